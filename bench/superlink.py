@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Measures `flwr-quic superlink` beside stock `flower-superlink` 1.22 in one run.
+
+Run it with the Python of an environment that has flwr==1.22.0; `bench/run.sh` sees to that
+and to the release build. bench/README.md says what each figure means.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ("pull", "heartbeat", "bytes", "memory", "round")
+TIME_LIMIT_S = 1500
+
+
+class TimeLimit(Exception):
+    """The whole run took longer than allowed."""
+
+
+def main():
+    """Exit status: 0 done, 1 failed or (with --check) a target was missed, 2 usage, 130 interrupted."""
+    options = parse(sys.argv[1:])
+    # Nothing is sent anywhere, and no proxy sits on the loopback.
+    os.environ.update(FLWR_TELEMETRY_ENABLED="0", no_grpc_proxy="127.0.0.1,localhost")
+    try:
+        from fedbench import calls, machine, processes, report, rounds, servers, tls, transfer
+    except ImportError as error:
+        print(f"{error}: run this with the Python of an environment that has flwr==1.22.0", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGALRM, _time_is_up)
+    signal.alarm(options.time_limit)
+
+    stock = servers.Kind.stock()
+    ours = servers.Kind.stock("ours") if options.self_comparison else servers.Kind.ours(options.subject)
+    facts = machine.facts(None if options.self_comparison else options.subject)
+    command = shlex.join(["bench/superlink.py", *sys.argv[1:]])
+    begin, ticks = time.monotonic(), machine.busy_ticks()
+    samples = {}
+    try:
+        with tempfile.TemporaryDirectory(prefix="flwr-bench-") as name, processes.Children() as children:
+            folder = Path(name)
+            tls.make_certificates(folder)
+
+            def sample(number, measure):
+                # The order changes each time, so that neither profits from a machine that warms up.
+                for kind in (stock, ours) if number % 2 == 0 else (ours, stock):
+                    result = measure(kind)
+                    print(report.line(kind.label, result), flush=True)
+                    for figure in result.keys() & set(options.only):
+                        result[figure]["load_average"] = machine.load_average()
+                        samples.setdefault(figure, {}).setdefault(kind.label, []).append(result[figure])
+
+            for number in range(options.repeats):
+                wanted = [figure for figure in calls.METHODS if figure in options.only]
+                if wanted:
+                    sample(
+                        number,
+                        lambda kind: calls.measure(kind, children, folder, wanted, options.calls, options.calls_tls),
+                    )
+                if {"bytes", "memory"} & set(options.only):
+                    size = options.model_mb * 1_000_000
+                    sample(number, lambda kind: transfer.measure(kind, children, folder, size))
+                if "round" in options.only and number < options.round_repeats:
+                    sample(number, lambda kind: rounds.measure(kind, children, folder, options.rounds))
+    except KeyboardInterrupt:
+        print("interrupted; everything that was started has been ended", file=sys.stderr)
+        return 130
+    except (RuntimeError, TimeLimit) as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    seconds = time.monotonic() - begin
+    _add_load(facts, machine, ticks)
+    ordered = {figure: samples[figure] for figure in FIGURES if figure in samples}
+    summary = report.summarize(ordered)
+    print("\n" + report.machine_text(facts, command, seconds) + "\n\n" + report.table(summary, ordered))
+    if options.json:
+        report.write_json(options.json, facts, command, seconds, summary, ordered)
+    return 1 if options.check and not all(entry["met"] for entry in summary.values()) else 0
+
+
+def parse(arguments):
+    """The options; `--quick` only changes defaults."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--only", type=_figures, default=list(FIGURES), metavar="LIST", help=f"comma-separated: {','.join(FIGURES)}")
+    add("--repeats", type=_positive, metavar="N", help="fresh pairs of servers for each figure (3; quick 1)")
+    add("--calls", type=_positive, metavar="N", help="calls a sample, for pull and heartbeat (2000; quick 1000)")
+    add("--calls-tls", action=argparse.BooleanOptionalAction, default=True, help="pull and heartbeat over TLS")
+    add("--model-mb", type=_positive, default=420, metavar="MB", help="size of the model in a transfer round")
+    add("--rounds", type=_positive, metavar="N", help="rounds of a run, for round (10; quick 4)")
+    add("--round-repeats", type=_positive, metavar="N", help="fresh pairs of servers for round (2; quick 1)")
+    add("--subject", type=Path, default=ROOT / "target" / "release" / "flwr-quic", help="the program to measure")
+    add("--self-comparison", action="store_true", help="stock against stock: shows the noise of the method")
+    add("--quick", action="store_true", help="fewer samples, under 3 minutes on an idle machine")
+    add("--check", action="store_true", help="exit with status 1 if a target is missed")
+    add("--json", type=Path, metavar="FILE", help="also write every sample to FILE")
+    add("--time-limit", type=_positive, default=TIME_LIMIT_S, metavar="S", help="give up after S seconds")
+    options = parser.parse_args(arguments)
+    defaults = {"repeats": (3, 1), "calls": (2000, 1000), "rounds": (10, 4), "round_repeats": (2, 1)}
+    for name, (full, quick) in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, quick if options.quick else full)
+    if not options.self_comparison and not os.access(options.subject, os.X_OK):
+        parser.error(f"{options.subject} is not there: build it with `cargo build --release -p flwr-quic`")
+    return options
+
+
+def _figures(text):
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in FIGURES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FIGURES)}")
+    return names
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _time_is_up(*_):
+    raise TimeLimit("the time limit is over; see --time-limit")
+
+
+def _add_load(facts, machine, before):
+    total, stolen, idle = (now - then for now, then in zip(machine.busy_ticks(), before))
+    facts["load_average_at_end"] = machine.load_average()
+    facts["busy_percent"] = 100 * (1 - idle / max(total, 1))
+    facts["stolen_percent"] = 100 * stolen / max(total, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

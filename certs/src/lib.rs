@@ -1,0 +1,30 @@
+//! Keys and certificates of a Flower federation.
+//!
+//! Owned here:
+//! - node authentication of the Fleet API: [`NodePublicKey`], [`NodeKeyPair`], [`AllowList`], [`KeyCache`] and
+//!   [`verify_node_request`], which runs the checks of a signed request in the order Flower 1.22 runs them;
+//! - timestamps as Flower writes and reads them: [`parse_iso`] and [`format_iso`].
+//!
+//! Left out: which node a key is bound to (the SuperLink's state knows), and anything about the wire.
+//! Nothing here prints, logs or reads a clock; the time is an argument, in Unix seconds.
+
+mod allow_list;
+mod csv_list;
+mod files;
+mod key_cache;
+mod key_pair;
+mod node_key;
+mod openssh;
+mod timestamp;
+mod verify;
+
+pub use allow_list::{AllowList, Reload};
+pub use csv_list::{AddOutcome, CellProblem, ListError, add_to_list};
+pub use files::WriteError;
+pub use key_cache::KeyCache;
+pub use key_pair::{KeyFileError, KeyFiles, NodeKeyPair};
+pub use node_key::{Curve, NodeKeyError, NodePublicKey};
+pub use timestamp::{TimestampError, format_iso, parse_iso};
+pub use verify::{
+    AuthError, PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, verify_node_request,
+};

@@ -1,0 +1,162 @@
+//! OpenSSH key files, checked against ssh-keygen where it is installed.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use flwr_certs::{Curve, KeyFileError, NodeKeyPair, NodePublicKey, WriteError};
+
+/// Runs ssh-keygen; `None` where it is not installed.
+fn ssh_keygen(args: &[&str]) -> Option<String> {
+    let output = match Command::new("ssh-keygen").args(args).output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        other => other.unwrap(),
+    };
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn saved_pairs_load_and_are_private() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys/node-1");
+    let pair = NodeKeyPair::generate().unwrap();
+    let files = pair.save(&path, "node 1", false).unwrap();
+    assert_eq!(files.private_path, path);
+    assert_eq!(files.public_path, directory.path().join("keys/node-1.pub"));
+
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let loaded = NodeKeyPair::load(&path).unwrap();
+    assert_eq!(loaded.public(), pair.public());
+    let line = fs::read_to_string(&files.public_path).unwrap();
+    assert_eq!(line, format!("{}\n", files.public_line));
+    assert!(line.ends_with("== node 1\n"), "{line}");
+    assert_eq!(&NodePublicKey::from_openssh(&line).unwrap(), pair.public());
+    let left: Vec<_> = fs::read_dir(directory.path().join("keys"))
+        .unwrap()
+        .collect();
+    assert_eq!(left.len(), 2, "no temporary files stay: {left:?}");
+}
+
+#[test]
+fn nothing_is_overwritten_unasked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("node");
+    let public_path = directory.path().join("node.pub");
+    fs::write(&public_path, "mine").unwrap();
+    let pair = NodeKeyPair::generate().unwrap();
+    let error = pair.save(&path, "", false).unwrap_err();
+    assert!(
+        matches!(&error, KeyFileError::Write(WriteError::Exists { path }) if *path == public_path)
+    );
+    assert!(error.to_string().contains("--force"), "{error}");
+    assert!(!path.exists(), "neither file is written");
+    assert_eq!(fs::read_to_string(&public_path).unwrap(), "mine");
+
+    pair.save(&path, "", true).unwrap();
+    assert_eq!(NodeKeyPair::load(&path).unwrap().public(), pair.public());
+}
+
+#[test]
+fn ssh_keygen_reads_ours() {
+    let directory = tempfile::tempdir().unwrap();
+    for index in 0..8 {
+        let path = directory.path().join(format!("node-{index}"));
+        let pair = NodeKeyPair::generate().unwrap();
+        let files = pair.save(&path, "node 1", false).unwrap();
+        let Some(derived) = ssh_keygen(&["-y", "-f", text(&path)]) else {
+            return;
+        };
+        assert_eq!(derived.trim_end(), files.public_line);
+        let listing = ssh_keygen(&["-l", "-f", text(&files.public_path)]).unwrap();
+        assert_eq!(
+            listing.trim_end(),
+            format!("384 {} node 1 (ECDSA)", pair.public().fingerprint())
+        );
+    }
+}
+
+#[test]
+fn ours_reads_ssh_keygens() {
+    let directory = tempfile::tempdir().unwrap();
+    for (bits, curve) in [
+        ("256", Curve::P256),
+        ("384", Curve::P384),
+        ("521", Curve::P521),
+    ] {
+        let path = directory.path().join(bits);
+        let made = ssh_keygen(&[
+            "-q",
+            "-t",
+            "ecdsa",
+            "-b",
+            bits,
+            "-N",
+            "",
+            "-C",
+            "",
+            "-f",
+            text(&path),
+        ]);
+        if made.is_none() {
+            return;
+        }
+        let pair = NodeKeyPair::load(&path).unwrap();
+        assert_eq!(pair.public().curve(), curve);
+        let line = fs::read_to_string(path.with_extension("pub")).unwrap();
+        assert_eq!(pair.public().to_openssh(""), line.trim_end());
+        let signature = pair.sign(b"now").unwrap();
+        assert!(pair.public().verify(b"now", &signature));
+        let again = NodeKeyPair::from_openssh(&pair.to_openssh_private("again").unwrap()).unwrap();
+        assert_eq!(again.public(), pair.public());
+    }
+}
+
+#[test]
+fn unusable_files_say_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let encrypted = directory.path().join("encrypted");
+    let ed25519 = directory.path().join("ed25519");
+    if ssh_keygen(&[
+        "-q",
+        "-t",
+        "ecdsa",
+        "-b",
+        "384",
+        "-N",
+        "secret",
+        "-f",
+        text(&encrypted),
+    ])
+    .is_some()
+    {
+        let error = NodeKeyPair::load(&encrypted).unwrap_err();
+        assert!(matches!(error, KeyFileError::Encrypted), "{error}");
+        ssh_keygen(&["-q", "-t", "ed25519", "-N", "", "-f", text(&ed25519)]).unwrap();
+        let error = NodeKeyPair::load(&ed25519).unwrap_err();
+        assert!(
+            matches!(&error, KeyFileError::KeyType(kind) if kind == "ssh-ed25519"),
+            "{error}"
+        );
+    }
+    let missing = NodeKeyPair::load(&directory.path().join("missing")).unwrap_err();
+    assert!(matches!(missing, KeyFileError::Unreadable { .. }));
+    let pkcs8 = "-----BEGIN PRIVATE KEY-----\nMC4=\n-----END PRIVATE KEY-----\n";
+    let error = NodeKeyPair::from_openssh(pkcs8).unwrap_err();
+    assert!(matches!(error, KeyFileError::NotOpenSsh));
+    let good = NodeKeyPair::generate()
+        .unwrap()
+        .to_openssh_private("")
+        .unwrap();
+    let cut = format!("{}\n-----END OPENSSH PRIVATE KEY-----\n", &good[..200]);
+    let error = NodeKeyPair::from_openssh(&cut).unwrap_err();
+    assert!(matches!(error, KeyFileError::Damaged), "{error}");
+    assert!(!format!("{:?}", NodeKeyPair::generate()).contains("scalar"));
+}

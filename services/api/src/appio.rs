@@ -1,0 +1,176 @@
+//! The AppIo service: what ServerApps, and the SuperExec that launches them, ask the SuperLink.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::fleet::{ObjectState, Pushed};
+use crate::ids::{FabHash, MessageId, NodeId, ObjectId, RunId, Token};
+use crate::message::{Delivery, Message, ObjectTree};
+use crate::run::{Fab, Run, RunStatus};
+
+/// What an app starts with.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct AppInputs {
+    /// The encoded context it left behind, if it ran before; otherwise it starts with an empty one.
+    pub context: Option<Bytes>,
+    /// The run.
+    pub run: Run,
+    /// The app.
+    pub fab: Fab,
+}
+
+/// What became of pushed messages.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PushedAll {
+    /// The id each message is stored under, in the order of the request; nothing where it was not
+    /// stored because its destination is unknown.
+    pub stored: Vec<Option<MessageId>>,
+    /// Objects the receiver has not got yet.
+    pub missing: Vec<ObjectId>,
+}
+
+impl From<PushedAll> for Pushed {
+    fn from(pushed: PushedAll) -> Self {
+        Self {
+            stored: pushed.stored.into_iter().flatten().next(),
+            missing: pushed.missing,
+        }
+    }
+}
+
+service! {
+    /// Calls of apps and their launchers to the SuperLink.
+    protocol AppIo = "flwr.appio", event ();
+    service AppIoService;
+    client AppIoClient;
+
+    /// Lists runs that wait for a launch, oldest first, waiting up to `wait` for one.
+    unary list_apps_to_launch: ListAppsToLaunch {
+        /// The longest wait.
+        wait: Duration,
+    } -> Vec<RunId>, repeatable;
+
+    /// Claims the launch of a run; nothing if somebody else has claimed it.
+    unary request_token: RequestToken {
+        /// The run.
+        run: RunId,
+    } -> Option<Token>, once;
+
+    /// Fetches what the app starts with and moves its run to starting. Needs the token as bearer.
+    unary pull_inputs: PullInputs {
+        /// The longest wait for the token to be bound to a run.
+        wait: Duration,
+    } -> AppInputs, repeatable;
+
+    /// Hands in what the app leaves behind and gives the token back. Needs the token as bearer.
+    unary push_outputs: PushOutputs {
+        /// The run.
+        run: RunId,
+        /// The app's encoded context.
+        context: Bytes,
+    } -> (), repeatable;
+
+    /// Lists the nodes that are online.
+    unary nodes: GetNodes {
+        /// The run that asks.
+        run: RunId,
+    } -> Vec<NodeId>, repeatable;
+
+    /// Stores instructions and says which of their objects to send.
+    unary push_messages: PushMessages {
+        /// The run that sends.
+        run: RunId,
+        /// The instructions.
+        messages: Vec<Message>,
+        /// Their objects.
+        trees: Vec<ObjectTree>,
+    } -> PushedAll, repeatable;
+
+    /// Fetches replies to instructions, waiting up to `wait` for the first and then up to
+    /// `linger` for the rest. A reply is handed out again until it is confirmed.
+    unary pull_messages: PullMessages {
+        /// The run that asks.
+        run: RunId,
+        /// The instructions.
+        instructions: Vec<MessageId>,
+        /// The longest wait for the first reply.
+        wait: Duration,
+        /// The longest wait for the others after that.
+        linger: Duration,
+    } -> Vec<Delivery>, repeatable;
+
+    /// Describes a run; nothing for an unknown one.
+    unary run: GetRun {
+        /// The run.
+        run: RunId,
+    } -> Option<Run>, repeatable;
+
+    /// The status of each known run.
+    unary run_status: GetRunStatus {
+        /// The runs.
+        runs: Vec<RunId>,
+    } -> BTreeMap<RunId, RunStatus>, repeatable;
+
+    /// Moves a run to another status; a move the rules forbid is ignored.
+    unary update_run_status: UpdateRunStatus {
+        /// The run.
+        run: RunId,
+        /// Where it goes; nothing if the caller used a name that is no status.
+        status: Option<RunStatus>,
+    } -> (), repeatable;
+
+    /// Fetches an app bundle.
+    unary fab: GetFab {
+        /// The bundle.
+        hash: FabHash,
+    } -> Fab, repeatable;
+
+    /// Appends to a run's log.
+    unary push_logs: PushLogs {
+        /// The run.
+        run: RunId,
+        /// What the app wrote.
+        text: String,
+    } -> (), once;
+
+    /// Extends a run's lease to twice `heartbeat_interval` from now; false if it has not started or
+    /// is unknown.
+    unary heartbeat: Heartbeat {
+        /// The run.
+        run: RunId,
+        /// Seconds between heartbeats.
+        heartbeat_interval: f64,
+    } -> bool, repeatable;
+
+    /// Stores an announced object; see the Fleet call of the same name.
+    upload push_object: PushObject {
+        /// The caller, which must be the SuperLink's own node.
+        node: NodeId,
+        /// The run it belongs to.
+        run: RunId,
+        /// The object.
+        object: ObjectId,
+    } -> bool, repeatable;
+
+    /// Fetches an object; see the Fleet call of the same name.
+    download pull_object: PullObject {
+        /// The caller, which must be the SuperLink's own node.
+        node: NodeId,
+        /// The run it belongs to.
+        run: RunId,
+        /// The object.
+        object: ObjectId,
+        /// The longest wait.
+        wait: Duration,
+    } -> ObjectState, repeatable;
+
+    /// Says that a reply and all its objects have arrived, so that they need not be kept.
+    unary confirm_message: ConfirmMessage {
+        /// The run it belongs to.
+        run: RunId,
+        /// The reply.
+        message: ObjectId,
+    } -> (), repeatable;
+}

@@ -1,0 +1,137 @@
+//! The Fleet service: what SuperNodes ask the SuperLink.
+
+use std::time::Duration;
+
+use crate::ids::{FabHash, MessageId, NodeId, ObjectId, RunId};
+use crate::message::{Delivery, Message, ObjectTree};
+use crate::run::{Fab, FabInfo, UserConfig};
+
+/// What a node needs to know of a run.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct NodeRun {
+    /// The run.
+    pub id: RunId,
+    /// The series it belongs to, which ClientApp state is kept by.
+    pub series: u64,
+    /// The app.
+    pub fab: FabInfo,
+    /// Values that replace the app's defaults.
+    pub overrides: UserConfig,
+}
+
+/// What became of a pushed message.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Pushed {
+    /// The id it is stored under, if it was stored.
+    pub stored: Option<MessageId>,
+    /// Objects the receiver has not got yet.
+    pub missing: Vec<ObjectId>,
+}
+
+/// What is known of an object that was asked for; available ones come with a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum ObjectState {
+    /// The bytes follow.
+    Available,
+    /// Announced, but its bytes have not arrived.
+    Pending,
+    /// Never announced, or deleted.
+    Unknown,
+}
+
+service! {
+    /// Calls of SuperNodes to the SuperLink.
+    protocol Fleet = "flwr.fleet", event ();
+    service FleetService;
+    client FleetClient;
+
+    /// Registers the calling key as a node that counts as online for the next
+    /// `heartbeat_interval` seconds.
+    unary create_node: CreateNode {
+        /// Seconds between the heartbeats the node promises.
+        heartbeat_interval: f64,
+    } -> NodeId, once;
+
+    /// Takes a node off the list. Node 0 is a no-op.
+    unary delete_node: DeleteNode {
+        /// The caller.
+        node: NodeId,
+    } -> (), repeatable;
+
+    /// Extends a node's life to twice `heartbeat_interval` from now; false for an unknown node.
+    unary heartbeat: Heartbeat {
+        /// The caller.
+        node: NodeId,
+        /// Seconds between heartbeats.
+        heartbeat_interval: f64,
+    } -> bool, repeatable;
+
+    /// Hands out the node's next instruction, waiting up to `wait` for one. An instruction is
+    /// offered again until the node confirms it.
+    unary pull_messages: PullMessages {
+        /// The caller.
+        node: NodeId,
+        /// The longest wait.
+        wait: Duration,
+    } -> Option<Delivery>, repeatable;
+
+    /// Stores a reply and says which of its objects to send.
+    unary push_messages: PushMessages {
+        /// The caller.
+        node: NodeId,
+        /// The reply.
+        message: Message,
+        /// Its objects.
+        trees: Vec<ObjectTree>,
+    } -> Pushed, repeatable;
+
+    /// Describes a running run; nothing for an unknown one.
+    unary run: GetRun {
+        /// The caller.
+        node: NodeId,
+        /// The run.
+        run: RunId,
+    } -> Option<NodeRun>, repeatable;
+
+    /// Fetches an app bundle.
+    unary fab: GetFab {
+        /// The caller.
+        node: NodeId,
+        /// The run it is wanted for.
+        run: RunId,
+        /// The bundle.
+        hash: FabHash,
+    } -> Fab, repeatable;
+
+    /// Stores an announced object; false if the bytes do not fit the id or nobody announced it.
+    upload push_object: PushObject {
+        /// The caller.
+        node: NodeId,
+        /// The run it belongs to.
+        run: RunId,
+        /// The object.
+        object: ObjectId,
+    } -> bool, repeatable;
+
+    /// Fetches an object, waiting up to `wait` if it is announced but has not arrived.
+    download pull_object: PullObject {
+        /// The caller.
+        node: NodeId,
+        /// The run it belongs to.
+        run: RunId,
+        /// The object.
+        object: ObjectId,
+        /// The longest wait.
+        wait: Duration,
+    } -> ObjectState, repeatable;
+
+    /// Says that a message and all its objects have arrived, so that they need not be kept.
+    unary confirm_message: ConfirmMessage {
+        /// The caller.
+        node: NodeId,
+        /// The run it belongs to.
+        run: RunId,
+        /// The message.
+        message: ObjectId,
+    } -> (), repeatable;
+}

@@ -1,0 +1,1 @@
+//! Rules every back end must keep.

@@ -1,0 +1,132 @@
+//! Where app bundles are kept: one file each, named by hash.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use flwr_api::FabHash;
+
+use crate::error::{StoreError, StoreResult};
+
+/// A store of app bundles.
+pub trait Fabs: Send + Sync + 'static {
+    /// Stores a bundle under its hash; repeating it changes nothing.
+    fn put_fab(
+        &self,
+        hash: FabHash,
+        content: Bytes,
+    ) -> impl Future<Output = StoreResult<()>> + Send;
+
+    /// Fetches a bundle; nothing if it was never stored or its bytes no longer fit their hash.
+    fn fab(&self, hash: FabHash) -> impl Future<Output = StoreResult<Option<Bytes>>> + Send;
+}
+
+/// Bundles in a folder, in the layout of Flower 1.22 (`supercore/ffs/disk_ffs.py`): `<hash>` holds
+/// the bytes and `<hash>.META` an empty JSON object. Nothing is ever removed.
+#[derive(Clone, Debug)]
+pub struct DiskFabs {
+    folder: PathBuf,
+}
+
+impl DiskFabs {
+    /// Uses `folder`, which is created with the first bundle.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+impl Fabs for DiskFabs {
+    async fn put_fab(&self, hash: FabHash, content: Bytes) -> StoreResult<()> {
+        let folder = self.folder.clone();
+        blocking(move || {
+            std::fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+            let path = folder.join(hash.to_string());
+            if std::fs::metadata(&path).is_ok_and(|data| data.len() == content.len() as u64) {
+                return Ok(());
+            }
+            write_durably(&folder, &format!("{hash}.META"), b"{}")?;
+            write_durably(&folder, &hash.to_string(), &content)
+        })
+        .await
+    }
+
+    async fn fab(&self, hash: FabHash) -> StoreResult<Option<Bytes>> {
+        let path = self.folder.join(hash.to_string());
+        blocking(move || match std::fs::read(&path) {
+            Ok(content) if FabHash::of(&content) == hash => Ok(Some(content.into())),
+            Ok(_) => {
+                tracing::error!(path = %path.display(), "app bundle is damaged; submit the app again");
+                Ok(None)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path)(error)),
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> StoreResult<T> + Send + 'static,
+) -> StoreResult<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(StoreError::Stopped))
+}
+
+/// Writes a file so that it is there whole or not at all, also after a crash.
+fn write_durably(folder: &Path, name: &str, content: &[u8]) -> StoreResult<()> {
+    use std::io::Write;
+    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+    let write = || {
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, folder.join(name))?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    write().map_err(|error| {
+        // The error that matters is the first one.
+        let _ = std::fs::remove_file(&temporary);
+        failed("write", &folder.join(name))(error)
+    })
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.to_path_buf();
+    move |source| StoreError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bundles_survive_and_damage_is_not_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let fabs = DiskFabs::new(folder.path().join("ffs"));
+        let content = Bytes::from_static(b"bundle");
+        let hash = FabHash::of(&content);
+        assert_eq!(fabs.fab(hash).await.unwrap(), None);
+        for _ in 0..2 {
+            fabs.put_fab(hash, content.clone()).await.unwrap();
+        }
+        let again = DiskFabs::new(fabs.folder());
+        assert_eq!(again.fab(hash).await.unwrap(), Some(content));
+        let meta = std::fs::read(fabs.folder().join(format!("{hash}.META"))).unwrap();
+        assert_eq!(meta, b"{}");
+        std::fs::write(fabs.folder().join(hash.to_string()), b"dlunde").unwrap();
+        assert_eq!(again.fab(hash).await.unwrap(), None);
+    }
+}

@@ -1,0 +1,29 @@
+//! What the SuperLink remembers: the traits its services are written against, and the back end
+//! that keeps everything in memory.
+//!
+//! Each trait is one aggregate and each method one atomic step; [`LinkState`] is all of them. State
+//! never reads a clock and never draws a random number: both are arguments, so that every test can
+//! be repeated. Waiting is not state's business either: [`wakeups`] only says when to look again.
+//!
+//! Start with [`link`]; [`memory`] is the reference for every other back end, and
+//! [`conformance`] holds the rules all of them must keep.
+
+pub mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod error;
+pub mod fabs;
+pub mod link;
+pub mod memory;
+pub mod wakeups;
+
+pub use clock::{Clock, SystemClock};
+pub use error::{StoreError, StoreResult};
+pub use fabs::{DiskFabs, Fabs};
+pub use link::{
+    AppOutputs, Beat, Delivered, LaunchQueue, LinkState, LogSlice, Mailbox, NewNode, NewRun,
+    NodeCreation, Nodes, Object, Objects, Put, Replies, ReplyOutcome, RunLogs, Runs, StartedApp,
+    Tokens, Transition,
+};
+pub use memory::MemoryState;
+pub use wakeups::{Subscription, Topic, Wakeups};

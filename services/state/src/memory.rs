@@ -1,0 +1,5 @@
+//! State in memory.
+
+/// Placeholder.
+#[derive(Debug, Default)]
+pub struct MemoryState;

@@ -1,0 +1,29 @@
+//! Moving calls between two processes.
+//!
+//! A *call* is a request, an optional stream of bytes, a reply, and an optional stream back.
+//! This crate defines calls ([`Call`], [`Reply`], [`Body`], [`Status`]), who makes and answers
+//! them ([`Caller`], [`Handler`]) and who carries them ([`Connector`], [`Acceptor`]), and holds the
+//! in-process transport ([`memory`]) that tests run on. It knows nothing of Flower, and services
+//! written against it never learn which transport carries them.
+//!
+//! Start with [`call`], then [`serve`].
+
+pub mod body;
+pub mod call;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod drain;
+pub mod memory;
+pub mod peer;
+pub mod serve;
+pub mod status;
+
+pub use body::{Body, BodyError};
+pub use call::{Call, EventStream, Protocol, Reply, Request, Tail, Wire};
+pub use drain::{Drain, DrainGuard};
+pub use peer::{AccountId, Bearer, Identity, Peer, PublicKey};
+pub use serve::{
+    Acceptor, Caller, Closed, ConnectError, Connector, Context, Drained, DynCaller, Handler,
+    ServeError,
+};
+pub use status::{Code, Status};

@@ -1,0 +1,103 @@
+//! How a call fails: a closed set of codes, a protocol's own reason, and a text for people.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a call failed, cut by what the caller can do about it.
+///
+/// Codes follow gRPC's meaning. Variants are append-only: their order is the wire encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Code {
+    /// The caller gave up.
+    Cancelled,
+    /// The request is malformed, whatever the state of the server.
+    InvalidArgument,
+    /// The deadline passed before an answer was ready.
+    DeadlineExceeded,
+    /// The thing named does not exist.
+    NotFound,
+    /// The caller is known and may not do this now.
+    PermissionDenied,
+    /// A quota or a bound of the server is reached.
+    ResourceExhausted,
+    /// The state of the system forbids the call; repeating it does not help.
+    FailedPrecondition,
+    /// The call is not served here.
+    Unimplemented,
+    /// A broken invariant of the server.
+    Internal,
+    /// The server cannot answer for the moment; the call can be repeated.
+    Unavailable,
+    /// The server is shutting down; the call can be repeated elsewhere or later.
+    Draining,
+    /// The caller did not prove who it is.
+    Unauthenticated,
+}
+
+impl Code {
+    /// Every code, in wire order.
+    pub const ALL: [Self; 12] = [
+        Self::Cancelled,
+        Self::InvalidArgument,
+        Self::DeadlineExceeded,
+        Self::NotFound,
+        Self::PermissionDenied,
+        Self::ResourceExhausted,
+        Self::FailedPrecondition,
+        Self::Unimplemented,
+        Self::Internal,
+        Self::Unavailable,
+        Self::Draining,
+        Self::Unauthenticated,
+    ];
+
+    /// Whether repeating the same call later can succeed.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Draining)
+    }
+}
+
+/// A failed call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub struct Status {
+    /// What kind of failure.
+    pub code: Code,
+    /// The protocol's own number for the cause, 0 if it has none. Edges that must reproduce
+    /// another implementation's texts choose them by this number.
+    pub reason: u16,
+    /// A lowercase sentence for people.
+    pub message: Cow<'static, str>,
+}
+
+impl Status {
+    /// A failure without a protocol reason.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            reason: 0,
+            message: message.into(),
+        }
+    }
+
+    /// The same failure with the protocol's `reason`.
+    #[must_use]
+    pub fn with_reason(mut self, reason: u16) -> Self {
+        self.reason = reason;
+        self
+    }
+
+    /// A call that this server does not serve.
+    #[must_use]
+    pub fn unimplemented(method: &str) -> Self {
+        Self::new(Code::Unimplemented, format!("unknown method {method}"))
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:?})", self.message, self.code)
+    }
+}
