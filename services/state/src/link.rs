@@ -448,5 +448,6 @@ pub const LEASE_EXPIRED: &str = "No heartbeat received from the run.";
 /// Most text a run's log keeps, in bytes.
 pub const LOG_BYTES_MAX: usize = 64 << 20;
 
-/// Most text one read of a log returns, in bytes, unless a single entry is larger.
-pub const LOG_SLICE_BYTES_MAX: usize = 4 << 20;
+/// Most text one read of a log returns, in bytes: all of it, because `flwr log --show` prints the
+/// first answer only.
+pub const LOG_SLICE_BYTES_MAX: usize = LOG_BYTES_MAX;

@@ -1,1 +1,21 @@
-//! 
+//! The SuperLink: what Flower's hub decides.
+//!
+//! Three services share one state: [`fleet`] for SuperNodes, [`appio`] for ServerApps and their
+//! launchers, [`control`] for users. [`inbox`] does all the waiting, [`gate`] all the refusing by
+//! run status, [`validate`] and [`fab`] judge what clients send. Nothing here knows how calls
+//! travel or where state is kept.
+
+pub mod appio;
+pub mod control;
+pub mod entropy;
+pub mod fab;
+pub mod fleet;
+mod gate;
+mod inbox;
+pub mod sweep;
+pub mod validate;
+
+mod superlink;
+
+pub use entropy::{Entropy, SystemEntropy};
+pub use superlink::SuperLink;

@@ -1,0 +1,294 @@
+//! The Fleet service: SuperNodes join, fetch instructions and bring replies.
+
+use flwr_api::fleet::{
+    ConfirmMessage, CreateNode, DeleteNode, FleetService, GetFab, GetRun, Heartbeat, NodeRun,
+    ObjectState, PullMessages, PullObject, PushMessages, PushObject, Pushed,
+};
+use flwr_api::{Delivery, Fab, FabHash, NodeId, ObjectId, Reason, RunId};
+use flwr_state::{Fabs, LinkState, NewNode, NodeCreation, Object, Put, ReplyOutcome};
+use flwr_transport::{Body, Code, Context, Identity, PublicKey, Status};
+use tracing::{debug, info, warn};
+
+use crate::entropy;
+use crate::gate::Gate;
+use crate::superlink::{SuperLink, unavailable};
+use crate::validate::{Direction, broken_rules};
+
+/// Serves SuperNodes.
+#[derive(Debug)]
+pub struct FleetApi<S, F> {
+    link: SuperLink<S, F>,
+    anonymous_nodes: bool,
+}
+
+impl<S: LinkState, F: Fabs> FleetApi<S, F> {
+    pub(crate) fn new(link: SuperLink<S, F>, anonymous_nodes: bool) -> Self {
+        Self {
+            link,
+            anonymous_nodes,
+        }
+    }
+
+    /// The key the caller has proved to hold; nothing where nodes need not prove anything.
+    fn key<'a>(&self, context: &'a Context) -> Result<Option<&'a PublicKey>, Status> {
+        match &context.peer.identity {
+            Identity::NodeKey(key) => Ok(Some(key)),
+            _ if self.anonymous_nodes => Ok(None),
+            _ => Err(Status::new(
+                Code::Unauthenticated,
+                "the node has not proved its key",
+            )),
+        }
+    }
+
+    /// Passes if the caller is `node`.
+    async fn authorize(&self, context: &Context, node: NodeId) -> Result<(), Status> {
+        let Some(key) = self.key(context)? else {
+            return Ok(());
+        };
+        let bound = self.link.state().node_of_key(key).await;
+        if bound.map_err(unavailable)? == Some(node) {
+            return Ok(());
+        }
+        Err(Reason::NodeMismatch.refuse("the key belongs to another node or to none"))
+    }
+
+    async fn authorize_for_run(
+        &self,
+        context: &Context,
+        node: NodeId,
+        run: RunId,
+    ) -> Result<(), Status> {
+        self.authorize(context, node).await?;
+        self.link.require_running(run).await
+    }
+}
+
+impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
+    async fn create_node(&self, context: &Context, call: CreateNode) -> Result<NodeId, Status> {
+        let key = self.key(context)?;
+        loop {
+            let id = entropy::node_id(&*self.link.core.entropy);
+            let node = NewNode {
+                id,
+                key: key.cloned(),
+                heartbeat_interval: call.heartbeat_interval,
+            };
+            let created = self.link.state().create_node(node, self.link.now()).await;
+            let addr = context.peer.addr;
+            match created.map_err(unavailable)? {
+                NodeCreation::Created => {
+                    info!(node_id = id.0, peer = %addr, "node joined");
+                    return Ok(id);
+                }
+                NodeCreation::Repeated(id) => {
+                    debug!(node_id = id.0, peer = %addr, "node repeated its request to join");
+                    return Ok(id);
+                }
+                NodeCreation::Replaced(former) => {
+                    self.link.core.inbox.release(former);
+                    info!(
+                        node_id = id.0,
+                        former_node_id = former.0,
+                        peer = %addr,
+                        "node joined again with the key of a node that was offline"
+                    );
+                    return Ok(id);
+                }
+                NodeCreation::KeyInUse => {
+                    return Err(Reason::KeyInUse
+                        .refuse("another node that is online uses the same key; give each SuperNode a key of its own"));
+                }
+                NodeCreation::IdTaken => {}
+            }
+        }
+    }
+
+    async fn delete_node(&self, context: &Context, call: DeleteNode) -> Result<(), Status> {
+        if call.node == NodeId::NONE && self.anonymous_nodes {
+            return Ok(());
+        }
+        self.authorize(context, call.node).await?;
+        let deleted = self.link.state().delete_node(call.node).await;
+        if deleted.map_err(unavailable)? {
+            info!(node_id = call.node.0, "node left");
+        }
+        self.link.core.inbox.release(call.node);
+        Ok(())
+    }
+
+    async fn heartbeat(&self, context: &Context, call: Heartbeat) -> Result<bool, Status> {
+        self.authorize(context, call.node).await?;
+        let state = self.link.state();
+        let now = self.link.now();
+        let known = state
+            .beat_node(call.node, call.heartbeat_interval, now)
+            .await;
+        known.map_err(unavailable)
+    }
+
+    async fn pull_messages(
+        &self,
+        context: &Context,
+        call: PullMessages,
+    ) -> Result<Option<Delivery>, Status> {
+        self.authorize(context, call.node).await?;
+        let found = self
+            .link
+            .core
+            .inbox
+            .instruction(context, call.node, call.wait)
+            .await?;
+        if let Some(delivery) = &found {
+            let metadata = &delivery.message.metadata;
+            debug!(
+                run_id = metadata.run.0,
+                node_id = call.node.0,
+                message_id = %metadata.id,
+                "instruction handed out"
+            );
+        }
+        Ok(found)
+    }
+
+    async fn push_messages(&self, context: &Context, call: PushMessages) -> Result<Pushed, Status> {
+        let metadata = &call.message.metadata;
+        let (run, id) = (metadata.run, metadata.id.clone());
+        self.authorize_for_run(context, call.node, run).await?;
+        let now = self.link.now();
+        let mut valid = match broken_rules(&call.message, Direction::Reply, now).first() {
+            Some(rule) => Err(*rule),
+            None => Ok(()),
+        };
+        if metadata.src != call.node && self.key(context)?.is_some() {
+            valid = Err("`src_node_id` is not the sender's");
+        }
+        let state = self.link.state();
+        let pushed = state
+            .store_reply(call.message, call.trees, valid, now)
+            .await;
+        let (outcome, missing) = pushed.map_err(unavailable)?;
+        let stored = match outcome {
+            ReplyOutcome::Stored => {
+                debug!(run_id = run.0, node_id = call.node.0, message_id = %id, objects = missing.len(), "reply announced");
+                Some(id)
+            }
+            ReplyOutcome::Answered => {
+                debug!(run_id = run.0, node_id = call.node.0, message_id = %id, "reply dropped: the instruction is answered");
+                Some(id)
+            }
+            ReplyOutcome::Rejected(rule) => {
+                warn!(run_id = run.0, node_id = call.node.0, message_id = %id, rule, "reply rejected");
+                None
+            }
+        };
+        Ok(Pushed { stored, missing })
+    }
+
+    async fn run(&self, context: &Context, call: GetRun) -> Result<Option<NodeRun>, Status> {
+        self.authorize(context, call.node).await?;
+        let run = self.link.state().run(call.run, self.link.now()).await;
+        let Some(run) = run.map_err(unavailable)? else {
+            return Ok(None);
+        };
+        self.link.require_running(call.run).await?;
+        Ok(Some(NodeRun {
+            id: run.id,
+            series: run.series,
+            fab: run.fab,
+            overrides: run.overrides,
+        }))
+    }
+
+    async fn fab(&self, context: &Context, call: GetFab) -> Result<Fab, Status> {
+        self.authorize_for_run(context, call.node, call.run).await?;
+        self.link.app_bundle(call.hash).await
+    }
+
+    async fn push_object(
+        &self,
+        context: &Context,
+        call: PushObject,
+        body: Body,
+    ) -> Result<bool, Status> {
+        self.authorize_for_run(context, call.node, call.run).await?;
+        self.link.store_object(call.object, body).await
+    }
+
+    async fn pull_object(
+        &self,
+        context: &Context,
+        call: PullObject,
+    ) -> Result<(ObjectState, Option<Body>), Status> {
+        let gate = NodeGate {
+            api: self,
+            context,
+            node: call.node,
+            run: call.run,
+        };
+        let inbox = &self.link.core.inbox;
+        let object = inbox.object(context, call.object, call.wait, &gate).await?;
+        Ok(answer(object))
+    }
+
+    async fn confirm_message(&self, context: &Context, call: ConfirmMessage) -> Result<(), Status> {
+        self.authorize_for_run(context, call.node, call.run).await?;
+        let confirmed = self.link.state().confirm(call.run, call.message).await;
+        confirmed.map_err(unavailable)
+    }
+}
+
+struct NodeGate<'a, S, F> {
+    api: &'a FleetApi<S, F>,
+    context: &'a Context,
+    node: NodeId,
+    run: RunId,
+}
+
+impl<S: LinkState, F: Fabs> Gate for NodeGate<'_, S, F> {
+    async fn check(&self) -> Result<(), Status> {
+        self.api
+            .authorize_for_run(self.context, self.node, self.run)
+            .await
+    }
+}
+
+/// What both object calls answer.
+pub(crate) fn answer(object: Object) -> (ObjectState, Option<Body>) {
+    match object {
+        Object::Available(body) => (ObjectState::Available, Some(body)),
+        Object::Pending => (ObjectState::Pending, None),
+        Object::Unknown => (ObjectState::Unknown, None),
+    }
+}
+
+impl<S: LinkState, F: Fabs> SuperLink<S, F> {
+    /// Stores an object's bytes for a caller that may; false if they do not fit or are not wanted.
+    pub(crate) async fn store_object(&self, object: ObjectId, body: Body) -> Result<bool, Status> {
+        match self
+            .state()
+            .put_object(object, body)
+            .await
+            .map_err(unavailable)?
+        {
+            Put::Stored | Put::Present => Ok(true),
+            Put::WrongHash => {
+                warn!(object_id = %object, "object refused: its bytes do not hash to its id");
+                Ok(false)
+            }
+            Put::Unannounced => {
+                debug!(object_id = %object, "object refused: no message announced it");
+                Ok(false)
+            }
+            Put::Malformed(why) => Err(Reason::ObjectMalformed.refuse(why.to_string())),
+        }
+    }
+
+    /// Fetches an app bundle for a caller that may.
+    pub(crate) async fn app_bundle(&self, hash: FabHash) -> Result<Fab, Status> {
+        let content = self.core.fabs.fab(hash).await.map_err(unavailable)?;
+        let content = content
+            .ok_or_else(|| Reason::FabUnknown.refuse(format!("no app bundle with hash {hash}")))?;
+        Ok(Fab { hash, content })
+    }
+}

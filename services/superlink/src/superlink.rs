@@ -1,0 +1,96 @@
+//! The parts the three services share.
+
+use std::sync::Arc;
+
+use flwr_api::UnixTime;
+use flwr_state::{Clock, Fabs, LinkState, StoreError};
+use flwr_transport::{Code, Status};
+
+use crate::appio::AppIoApi;
+use crate::control::ControlApi;
+use crate::entropy::Entropy;
+use crate::fleet::FleetApi;
+use crate::inbox::Inbox;
+
+/// A SuperLink over a state and a store of app bundles. Cheap to clone: all clones are the same.
+#[derive(Debug)]
+pub struct SuperLink<S, F> {
+    pub(crate) core: Arc<Core<S, F>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Core<S, F> {
+    pub(crate) state: Arc<S>,
+    pub(crate) fabs: F,
+    pub(crate) inbox: Inbox<S>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+}
+
+impl<S: LinkState, F: Fabs> SuperLink<S, F> {
+    /// Puts the parts together. Nothing runs until a service is called or [`Self::sweep`] is
+    /// awaited.
+    pub fn new(state: S, fabs: F, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        let state = Arc::new(state);
+        Self {
+            core: Arc::new(Core {
+                inbox: Inbox::new(Arc::clone(&state), Arc::clone(&clock)),
+                state,
+                fabs,
+                clock,
+                entropy,
+            }),
+        }
+    }
+
+    /// The service for SuperNodes. `anonymous_nodes` lets nodes in that come over a transport
+    /// without authentication; they can then speak for any node.
+    #[must_use]
+    pub fn fleet(&self, anonymous_nodes: bool) -> FleetApi<S, F> {
+        FleetApi::new(self.clone(), anonymous_nodes)
+    }
+
+    /// The service for ServerApps and their launchers.
+    #[must_use]
+    pub fn appio(&self) -> AppIoApi<S, F> {
+        AppIoApi::new(self.clone())
+    }
+
+    /// The service for users.
+    #[must_use]
+    pub fn control(&self) -> ControlApi<S, F> {
+        ControlApi::new(self.clone())
+    }
+
+    pub(crate) fn now(&self) -> UnixTime {
+        self.core.clock.now()
+    }
+
+    pub(crate) fn state(&self) -> &S {
+        &self.core.state
+    }
+}
+
+impl<S, F> Clone for SuperLink<S, F> {
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+        }
+    }
+}
+
+/// What a caller is told when a store fails. Logged here, because the caller learns no details.
+#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
+pub(crate) fn unavailable(error: StoreError) -> Status {
+    tracing::error!(
+        error = %error,
+        cause = std::error::Error::source(&error).map(ToString::to_string),
+        "state is unavailable"
+    );
+    let code = if error.is_retryable() {
+        Code::Unavailable
+    } else {
+        Code::Internal
+    };
+    Status::new(code, "the SuperLink's storage is unavailable")
+}
