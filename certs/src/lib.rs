@@ -3,28 +3,43 @@
 //! Owned here:
 //! - node authentication of the Fleet API: [`NodePublicKey`], [`NodeKeyPair`], [`AllowList`], [`KeyCache`] and
 //!   [`verify_node_request`], which runs the checks of a signed request in the order Flower 1.22 runs them;
-//! - timestamps as Flower writes and reads them: [`parse_iso`] and [`format_iso`].
+//! - timestamps as Flower writes and reads them: [`parse_iso`] and [`format_iso`];
+//! - X.509: making a [`Ca`] and what it signs ([`create_ca`], [`create_server`], [`create_clients`]), looking at
+//!   certificates ([`show`], [`verify`]), and the configuration of a TLS server ([`ServerTls`]).
 //!
 //! Left out: which node a key is bound to (the SuperLink's state knows), and anything about the wire.
 //! Nothing here prints, logs or reads a clock; the time is an argument, in Unix seconds.
 
 mod allow_list;
+mod ca;
+mod chain;
 mod csv_list;
 mod files;
+mod inspect;
 mod key_cache;
 mod key_pair;
+mod layout;
+mod leaf;
 mod node_key;
 mod openssh;
+mod pem_file;
 mod timestamp;
+mod tls;
 mod verify;
 
 pub use allow_list::{AllowList, Reload};
+pub use ca::{Ca, CaOptions, CertCurve, CertError};
 pub use csv_list::{AddOutcome, CellProblem, ListError, add_to_list};
 pub use files::WriteError;
+pub use inspect::{CertInfo, show, verify};
 pub use key_cache::KeyCache;
 pub use key_pair::{KeyFileError, KeyFiles, NodeKeyPair};
+pub use layout::{Layout, Role, WriteOptions, create_ca, create_clients, create_server, load_ca};
+pub use leaf::{Leaf, LeafOptions};
 pub use node_key::{Curve, NodeKeyError, NodePublicKey};
+pub use pem_file::FileError;
 pub use timestamp::{TimestampError, format_iso, parse_iso};
+pub use tls::{ServerTls, TlsError};
 pub use verify::{
     AuthError, PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, verify_node_request,
 };

@@ -30,6 +30,7 @@ pub(crate) fn parse_public_line(line: &str) -> Result<(Curve, Vec<u8>), NodeKeyE
 /// Writes a public line without line end.
 pub(crate) fn public_line(curve: Curve, point: &[u8], comment: &str) -> String {
     let base64 = STANDARD.encode(public_blob(curve, point));
+    let comment = comment.replace(char::is_control, " ");
     let line = format!(
         "{KEY_TYPE_PREFIX}{} {base64} {comment}",
         curve.openssh_name()

@@ -1,1 +1,30 @@
-//! 
+//! Stock Flower programs over gRPC.
+//!
+//! [`listener`] accepts connections (TCP, optionally TLS) and serves HTTP/2 on them; [`exchange`]
+//! turns one HTTP request into one gRPC message and back; a *dialect* turns the messages of one
+//! range of Flower releases into the calls of a service: [`f1`] is Flower 1.22's. [`auth`] proves
+//! which node calls, [`holds`] says how long a stock client may be kept waiting, [`health`] is the
+//! standard health service.
+//!
+//! Behaviour is Flower's own business (`flwr-superlink`); what is here is form: paths, field
+//! numbers, headers, status texts.
+//!
+//! tonic gives the status codes and their encoding. Framing is done here because objects are most
+//! of the traffic: a request is read into one buffer of its own size, and an object's bytes go out
+//! without being copied into a message first.
+
+pub mod auth;
+pub mod dialect;
+mod exchange;
+pub mod f1;
+mod framing;
+pub mod health;
+pub mod holds;
+pub mod listener;
+mod preface;
+mod status;
+
+pub use auth::NodeAuth;
+pub use dialect::Dialect;
+pub use holds::Holds;
+pub use listener::{GrpcListener, Limits};

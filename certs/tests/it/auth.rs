@@ -12,7 +12,7 @@ use flwr_certs::{
     verify_node_request,
 };
 
-const NOW: f64 = 1_757_925_000.25;
+use crate::NOW;
 
 const VECTOR_PEM: &str = "-----BEGIN PUBLIC KEY-----
 MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEzT0H/gQCYExdFuYRt3QnVuT9Qaoq1gIW

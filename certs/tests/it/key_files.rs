@@ -1,22 +1,10 @@
 //! OpenSSH key files, checked against ssh-keygen where it is installed.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use flwr_certs::{Curve, KeyFileError, NodeKeyPair, NodePublicKey, WriteError};
 
-/// Runs ssh-keygen; `None` where it is not installed.
-fn ssh_keygen(args: &[&str]) -> Option<String> {
-    let output = match Command::new("ssh-keygen").args(args).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        other => other.unwrap(),
-    };
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Some(String::from_utf8(output.stdout).unwrap())
-}
+use crate::ssh_keygen;
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()

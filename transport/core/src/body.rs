@@ -15,7 +15,7 @@ pub struct Body {
 
 enum Inner {
     Whole(Option<Bytes>),
-    Stream(BoxStream<'static, Result<Bytes, BodyError>>),
+    Stream(Chunks),
 }
 
 /// Why a body ended before its last byte.
@@ -90,6 +90,25 @@ impl Body {
         }
     }
 
+    /// The same body held to its announcement: a piece that leads past the announced length comes
+    /// as [`BodyError::TooLong`], an end before it as [`BodyError::TooShort`], and either is the
+    /// last thing that comes. Transports send bodies through this.
+    #[must_use]
+    pub fn checked(self) -> Self {
+        match self {
+            Self {
+                len: Some(announced),
+                inner: Inner::Stream(chunks),
+            } => {
+                let checked = stream::unfold((Some(chunks), 0), move |(chunks, received)| {
+                    check_next(chunks, received, announced)
+                });
+                Self::from_stream(Some(announced), checked)
+            }
+            whole_or_unannounced => whole_or_unannounced,
+        }
+    }
+
     /// The whole body in one piece, without a copy where it came in one.
     ///
     /// Dropping the future loses what was read.
@@ -137,6 +156,35 @@ impl fmt::Debug for Body {
     }
 }
 
+type Chunks = BoxStream<'static, Result<Bytes, BodyError>>;
+
+async fn check_next(
+    chunks: Option<Chunks>,
+    received: u64,
+    announced: u64,
+) -> Option<(Result<Bytes, BodyError>, (Option<Chunks>, u64))> {
+    let mut chunks = chunks?;
+    match chunks.next().await {
+        Some(Ok(chunk)) => {
+            let received = received + chunk.len() as u64;
+            if received > announced {
+                let too_long = BodyError::TooLong { max: announced };
+                return Some((Err(too_long), (None, received)));
+            }
+            Some((Ok(chunk), (Some(chunks), received)))
+        }
+        Some(Err(failure)) => Some((Err(failure), (None, received))),
+        None if received < announced => {
+            let too_short = BodyError::TooShort {
+                announced,
+                received,
+            };
+            Some((Err(too_short), (None, received)))
+        }
+        None => None,
+    }
+}
+
 fn within(bytes: Bytes, max: u64) -> Result<Bytes, BodyError> {
     if bytes.len() as u64 > max {
         return Err(BodyError::TooLong { max });
@@ -166,4 +214,140 @@ fn capacity_hint(announced: Option<u64>, at_least: usize) -> usize {
     const BELIEVED_MAX: u64 = 64 << 20;
     let announced = announced.unwrap_or(0).min(BELIEVED_MAX);
     usize::try_from(announced).unwrap_or(0).max(at_least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERRUPTED: Result<&[u8], BodyError> = Err(BodyError::Interrupted);
+
+    fn body(len: Option<u64>, pieces: &[Result<&'static [u8], BodyError>]) -> Body {
+        let pieces = pieces.to_vec();
+        let pieces = pieces
+            .into_iter()
+            .map(|piece| piece.map(Bytes::from_static));
+        Body::from_stream(len, stream::iter(pieces))
+    }
+
+    async fn check_collect(
+        len: Option<u64>,
+        pieces: &[Result<&'static [u8], BodyError>],
+        max: u64,
+        expected: Result<&[u8], BodyError>,
+    ) {
+        let collected = body(len, pieces).collect(max).await;
+        let collected = collected.as_deref().map_err(Clone::clone);
+        assert_eq!(collected, expected, "{len:?} {pieces:?} {max}");
+    }
+
+    fn too_short(announced: u64, received: u64) -> BodyError {
+        BodyError::TooShort {
+            announced,
+            received,
+        }
+    }
+
+    #[tokio::test]
+    async fn collect_joins_the_pieces() {
+        for len in [None, Some(6)] {
+            check_collect(len, &[Ok(b"abcdef")], 6, Ok(b"abcdef")).await;
+            check_collect(len, &[Ok(b"abc"), Ok(b"def")], 6, Ok(b"abcdef")).await;
+            let three: [_; 4] = [Ok(b"a".as_slice()), Ok(b"bcd"), Ok(b""), Ok(b"ef")];
+            check_collect(len, &three, 100, Ok(b"abcdef")).await;
+        }
+        check_collect(None, &[], 0, Ok(b"")).await;
+        check_collect(Some(0), &[], 0, Ok(b"")).await;
+    }
+
+    #[tokio::test]
+    async fn collect_stops_beyond_its_bound() {
+        let too_long = Err(BodyError::TooLong { max: 5 });
+        check_collect(Some(6), &[INTERRUPTED], 5, too_long.clone()).await;
+        check_collect(None, &[Ok(b"abcdef")], 5, too_long.clone()).await;
+        check_collect(None, &[Ok(b"abcdef"), Ok(b"")], 5, too_long.clone()).await;
+        // The endless rest is not waited for.
+        let endless = stream::repeat(Ok(Bytes::from_static(b"abc")));
+        let collected = Body::from_stream(None, endless).collect(5).await;
+        assert_eq!(collected.as_deref(), too_long.as_ref().copied());
+    }
+
+    #[tokio::test]
+    async fn collect_holds_a_body_to_its_announcement() {
+        check_collect(Some(3), &[Ok(b"ab")], 9, Err(too_short(3, 2))).await;
+        check_collect(Some(3), &[Ok(b"a"), Ok(b"b")], 9, Err(too_short(3, 2))).await;
+        check_collect(Some(3), &[], 9, Err(too_short(3, 0))).await;
+        let too_long = Err(BodyError::TooLong { max: 3 });
+        check_collect(Some(3), &[Ok(b"abcd")], 9, too_long.clone()).await;
+        check_collect(Some(3), &[Ok(b"abc"), Ok(b"d")], 9, too_long).await;
+    }
+
+    #[tokio::test]
+    async fn collect_passes_a_failure_on() {
+        let interrupted = Err(BodyError::Interrupted);
+        check_collect(None, &[INTERRUPTED], 9, interrupted.clone()).await;
+        check_collect(Some(9), &[Ok(b"a"), INTERRUPTED], 9, interrupted.clone()).await;
+        check_collect(None, &[Ok(b"a"), Ok(b"b"), INTERRUPTED], 9, interrupted).await;
+    }
+
+    #[tokio::test]
+    async fn collect_of_one_piece_copies_nothing() {
+        let bytes = Bytes::from(vec![7; 100]);
+        for body in [
+            Body::from_bytes(bytes.clone()),
+            Body::from_stream(None, stream::iter([Ok(bytes.clone())])),
+        ] {
+            let collected = body.collect(100).await.unwrap();
+            assert_eq!(collected.as_ptr(), bytes.as_ptr());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_announced_giant_is_not_allocated() {
+        let pieces = [Ok(b"a".as_slice()), Ok(b"b")];
+        let expected = Err(too_short(1 << 60, 2));
+        check_collect(Some(1 << 60), &pieces, u64::MAX, expected).await;
+    }
+
+    #[tokio::test]
+    async fn checked_ends_at_the_first_wrong_byte() {
+        type Pieces<'a> = &'a [Result<&'static [u8], BodyError>];
+        let cases: [(Option<u64>, Pieces<'_>, Pieces<'_>); 5] = [
+            (Some(2), &[Ok(b"a"), Ok(b"b")], &[Ok(b"a"), Ok(b"b")]),
+            (
+                Some(2),
+                &[Ok(b"a"), Ok(b"bc"), Ok(b"d")],
+                &[Ok(b"a"), Err(BodyError::TooLong { max: 2 })],
+            ),
+            (Some(2), &[Ok(b"a")], &[Ok(b"a"), Err(too_short(2, 1))]),
+            (
+                Some(2),
+                &[Ok(b"a"), INTERRUPTED, Ok(b"b")],
+                &[Ok(b"a"), INTERRUPTED],
+            ),
+            (None, &[Ok(b"a"), Ok(b"b")], &[Ok(b"a"), Ok(b"b")]),
+        ];
+        for (len, pieces, expected) in cases {
+            let checked = body(len, pieces).checked();
+            assert_eq!(checked.len(), len);
+            let came: Vec<_> = checked.into_stream().collect().await;
+            let came: Vec<_> = came
+                .iter()
+                .map(|p| p.as_deref().map_err(Clone::clone))
+                .collect();
+            assert_eq!(came, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_whole_body_comes_once() {
+        let mut body = Body::from(Bytes::from_static(b"abc"));
+        assert_eq!((body.len(), body.is_empty()), (Some(3), false));
+        assert_eq!(body.next().await, Some(Ok(Bytes::from_static(b"abc"))));
+        assert_eq!(body.next().await, None);
+        let mut empty = Body::from_bytes(Bytes::new());
+        assert!(empty.is_empty());
+        assert_eq!(empty.next().await, None);
+        assert!(!Body::from_stream(None, stream::empty()).is_empty());
+    }
 }

@@ -101,3 +101,47 @@ impl fmt::Display for Status {
         write!(f, "{} ({:?})", self.message, self.code)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_codes_stand_in_wire_order() {
+        // The order other builds were compiled with: append, never insert.
+        let names = [
+            "Cancelled",
+            "InvalidArgument",
+            "DeadlineExceeded",
+            "NotFound",
+            "PermissionDenied",
+            "ResourceExhausted",
+            "FailedPrecondition",
+            "Unimplemented",
+            "Internal",
+            "Unavailable",
+            "Draining",
+            "Unauthenticated",
+        ];
+        assert_eq!(Code::ALL.map(|code| format!("{code:?}")), names);
+        for (index, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, index);
+        }
+    }
+
+    #[test]
+    fn only_a_server_that_cannot_answer_now_is_worth_another_try() {
+        let retryable: Vec<_> = Code::ALL.into_iter().filter(|c| c.is_retryable()).collect();
+        assert_eq!(retryable, [Code::Unavailable, Code::Draining]);
+    }
+
+    #[test]
+    fn a_status_tells_people_what_and_why() {
+        let status = Status::new(Code::NotFound, "no such run").with_reason(3);
+        assert_eq!(status.to_string(), "no such run (NotFound)");
+        assert_eq!(status.reason, 3);
+        let unknown = Status::unimplemented("Fly");
+        assert_eq!(unknown.code, Code::Unimplemented);
+        assert_eq!(unknown.message, "unknown method Fly");
+    }
+}

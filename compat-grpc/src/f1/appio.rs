@@ -1,0 +1,241 @@
+//! ServerAppIo A1: what `flower-superexec` and `flwr-serverapp` 1.22 say.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use flwr_api::appio::{
+    AppInputs, AppIo, ConfirmMessage, GetFab, GetNodes, GetRun, GetRunStatus, Heartbeat,
+    ListAppsToLaunch, PullInputs, PullMessages, PullObject, PushLogs, PushMessages, PushObject,
+    PushOutputs, Request, RequestToken, Response, UpdateRunStatus,
+};
+use flwr_api::{MessageId, RunId};
+use flwr_proto::v1_22 as pb;
+use flwr_transport::{Bearer, Body, Reply, Status, Tail};
+
+use super::{convert, malformed, parse};
+use crate::dialect::{Answer, Dialect, Question, Subject};
+use crate::holds::Holds;
+
+/// The dialect of `flower-superexec` and `flwr-serverapp` 1.22.
+#[derive(Clone, Copy, Debug)]
+pub struct AppIoF1 {
+    /// How long calls are held.
+    pub holds: Holds,
+}
+
+impl Dialect<AppIo> for AppIoF1 {
+    const SERVICE: &'static str = "flwr.proto.ServerAppIo";
+
+    fn decode(&self, method: &str, message: Bytes) -> Result<Question<AppIo>, Status> {
+        let request = match method {
+            "ListAppsToLaunch" => {
+                parse::<pb::ListAppsToLaunchRequest>(message)?;
+                Request::ListAppsToLaunch(ListAppsToLaunch {
+                    wait: self.holds.launch,
+                })
+            }
+            "RequestToken" => Request::RequestToken(RequestToken {
+                run: RunId(parse::<pb::RequestTokenRequest>(message)?.run_id),
+            }),
+            "GetNodes" => Request::GetNodes(GetNodes {
+                run: RunId(parse::<pb::GetNodesRequest>(message)?.run_id),
+            }),
+            "PushMessages" => push_messages(parse(message)?)?,
+            "PullMessages" => self.pull_messages(parse(message)?),
+            "GetRun" => Request::GetRun(GetRun {
+                run: RunId(parse::<pb::GetRunRequest>(message)?.run_id),
+            }),
+            "GetRunStatus" => get_run_status(parse(message)?),
+            "GetFab" => get_fab(&parse(message)?)?,
+            "UpdateRunStatus" => update_run_status(parse(message)?),
+            "PushLogs" => push_logs(&parse(message)?),
+            "SendAppHeartbeat" => heartbeat(&parse(message)?),
+            "ConfirmMessageReceived" => confirm_message(&parse(message)?)?,
+            "PullAppInputs" => return Ok(pull_inputs(parse(message)?)),
+            "PushAppOutputs" => return push_outputs(parse(message)?),
+            "PushObject" => return push_object(parse(message)?),
+            "PullObject" => return self.pull_object(parse(message)?),
+            _ => return Err(Status::unimplemented(method)),
+        };
+        Ok(Question::new(request))
+    }
+
+    fn encode(&self, reply: Reply<AppIo>) -> Answer {
+        match reply.response {
+            Response::ListAppsToLaunch(runs) => Answer::message(&pb::ListAppsToLaunchResponse {
+                run_ids: runs.into_iter().map(|run| run.0).collect(),
+            }),
+            Response::RequestToken(token) => Answer::message(&pb::RequestTokenResponse {
+                token: token.map_or_else(String::new, |token| token.expose().to_owned()),
+            }),
+            Response::PullInputs(inputs) => Answer::message(&app_inputs(inputs)),
+            Response::PushOutputs(()) => Answer::message(&pb::PushAppOutputsResponse {}),
+            Response::GetNodes(nodes) => Answer::message(&pb::GetNodesResponse {
+                nodes: nodes.into_iter().map(convert::node).collect(),
+            }),
+            Response::PushMessages(pushed) => Answer::message(&pb::PushAppMessagesResponse {
+                message_ids: pushed
+                    .stored
+                    .into_iter()
+                    .map(|id| id.map_or_else(String::new, |id| id.as_str().to_owned()))
+                    .collect(),
+                objects_to_push: convert::ids(&pushed.missing),
+            }),
+            Response::PullMessages(deliveries) => {
+                let (messages_list, message_object_trees) = convert::deliveries(deliveries);
+                Answer::message(&pb::PullAppMessagesResponse {
+                    messages_list,
+                    message_object_trees,
+                })
+            }
+            Response::GetRun(run) => Answer::message(&pb::GetRunResponse {
+                run: run.map(convert::run),
+            }),
+            Response::GetRunStatus(known) => Answer::message(&pb::GetRunStatusResponse {
+                run_status_dict: known
+                    .into_iter()
+                    .map(|(run, status)| (run.0, convert::status_proto(status)))
+                    .collect(),
+            }),
+            Response::UpdateRunStatus(()) => Answer::message(&pb::UpdateRunStatusResponse {}),
+            Response::GetFab(fab) => Answer::message(&pb::GetFabResponse {
+                fab: Some(convert::fab(fab)),
+            }),
+            Response::PushLogs(()) => Answer::message(&pb::PushLogsResponse {}),
+            Response::Heartbeat(success) => {
+                Answer::message(&pb::SendAppHeartbeatResponse { success })
+            }
+            Response::PushObject(stored) => Answer::message(&pb::PushObjectResponse { stored }),
+            Response::PullObject(state) => {
+                let body = match reply.tail {
+                    Tail::Body(body) => Some(body),
+                    _ => None,
+                };
+                convert::object(state, body)
+            }
+            Response::ConfirmMessage(()) => Answer::message(&pb::ConfirmMessageReceivedResponse {}),
+        }
+    }
+}
+
+impl AppIoF1 {
+    fn pull_messages(&self, request: pb::PullAppMessagesRequest) -> Request {
+        let instructions = request.message_ids.into_iter().map(MessageId::new);
+        Request::PullMessages(PullMessages {
+            run: RunId(request.run_id),
+            instructions: instructions.collect(),
+            wait: self.holds.first_reply,
+            linger: self.holds.other_replies,
+        })
+    }
+
+    fn pull_object(&self, request: pb::PullObjectRequest) -> Result<Question<AppIo>, Status> {
+        let object = convert::object_id(&request.object_id)?;
+        let call = PullObject {
+            node: convert::node_id(request.node),
+            run: RunId(request.run_id),
+            object,
+            wait: self.holds.object,
+        };
+        Ok(Question::new(Request::PullObject(call)).about(Subject::Object(object)))
+    }
+}
+
+fn push_messages(request: pb::PushAppMessagesRequest) -> Result<Request, Status> {
+    let messages = request.messages_list.into_iter().map(convert::message);
+    Ok(Request::PushMessages(PushMessages {
+        run: RunId(request.run_id),
+        messages: messages.collect::<Result<_, _>>()?,
+        trees: convert::trees(request.message_object_trees)?,
+    }))
+}
+
+fn get_run_status(request: pb::GetRunStatusRequest) -> Request {
+    Request::GetRunStatus(GetRunStatus {
+        runs: request.run_ids.into_iter().map(RunId).collect(),
+    })
+}
+
+fn get_fab(request: &pb::GetFabRequest) -> Result<Request, Status> {
+    let hash = request.hash_str.parse();
+    Ok(Request::GetFab(GetFab {
+        hash: hash.map_err(|why| malformed(format!("the hash of the app bundle is {why}")))?,
+    }))
+}
+
+fn update_run_status(request: pb::UpdateRunStatusRequest) -> Request {
+    Request::UpdateRunStatus(UpdateRunStatus {
+        run: RunId(request.run_id),
+        status: request.run_status.and_then(convert::status),
+    })
+}
+
+fn push_logs(request: &pb::PushLogsRequest) -> Request {
+    Request::PushLogs(PushLogs {
+        run: RunId(request.run_id),
+        text: request.logs.concat(),
+    })
+}
+
+fn heartbeat(request: &pb::SendAppHeartbeatRequest) -> Request {
+    Request::Heartbeat(Heartbeat {
+        run: RunId(request.run_id),
+        heartbeat_interval: request.heartbeat_interval,
+    })
+}
+
+fn confirm_message(request: &pb::ConfirmMessageReceivedRequest) -> Result<Request, Status> {
+    Ok(Request::ConfirmMessage(ConfirmMessage {
+        run: RunId(request.run_id),
+        message: convert::object_id(&request.message_object_id)?,
+    }))
+}
+
+/// A token that is not bound to a run yet does not exist here, so there is nothing to wait for.
+fn pull_inputs(request: pb::PullAppInputsRequest) -> Question<AppIo> {
+    let mut question = Question::new(Request::PullInputs(PullInputs {
+        wait: Duration::ZERO,
+    }));
+    question.bearer = Some(Bearer::new(request.token));
+    question
+}
+
+fn push_outputs(request: pb::PushAppOutputsRequest) -> Result<Question<AppIo>, Status> {
+    let context = request.context;
+    let context = context.ok_or_else(|| malformed("there is no context".into()))?;
+    let mut question = Question::new(Request::PushOutputs(PushOutputs {
+        run: RunId(request.run_id),
+        context,
+    }));
+    question.bearer = Some(Bearer::new(request.token));
+    Ok(question)
+}
+
+fn push_object(request: pb::PushObjectRequest) -> Result<Question<AppIo>, Status> {
+    let object = convert::object_id(&request.object_id)?;
+    let call = PushObject {
+        node: convert::node_id(request.node),
+        run: RunId(request.run_id),
+        object,
+    };
+    let mut question = Question::new(Request::PushObject(call)).about(Subject::Object(object));
+    question.body = Some(Body::from_bytes(request.object_content));
+    Ok(question)
+}
+
+/// An app that has left no context behind starts with an empty one.
+fn app_inputs(inputs: AppInputs) -> pb::PullAppInputsResponse {
+    let context: Bytes = inputs.context.unwrap_or_else(|| {
+        let fresh = pb::Context {
+            run_id: inputs.run.id.0,
+            state: Some(pb::RecordDict::default()),
+            ..pb::Context::default()
+        };
+        prost::Message::encode_to_vec(&fresh).into()
+    });
+    pb::PullAppInputsResponse {
+        context: Some(context),
+        run: Some(convert::run(inputs.run)),
+        fab: Some(convert::fab(inputs.fab)),
+    }
+}

@@ -1,0 +1,68 @@
+//! The dialect of Flower 1.22: Fleet F1, ServerAppIo A1, Control K1 and the gRPC adapter.
+
+mod adapter;
+mod appio;
+mod control;
+mod convert;
+mod fleet;
+
+use bytes::Bytes;
+use flwr_api::Reason;
+use flwr_transport::{Code, Status};
+
+pub use adapter::Adapter;
+pub use appio::AppIoF1;
+pub use control::ControlF1;
+pub use fleet::FleetF1;
+
+use crate::dialect::Subject;
+use crate::status::{plain, to_grpc};
+
+/// The words Flower 1.22's programs look for, or show, byte for byte (protocol sections 2.0.4, 2.4,
+/// 5.1.2).
+pub(crate) fn status(status: &Status, subject: Subject) -> tonic::Status {
+    let Some(reason) = Reason::of(status) else {
+        return plain(status);
+    };
+    let text = match (reason, subject) {
+        (Reason::RunPending, _) => "Run is pending.".into(),
+        (Reason::RunStarting, _) => "Run is starting.".into(),
+        (Reason::RunFinished, _) => "Run is finished.".into(),
+        (Reason::RunStopped, _) => "Run is finished. Stopped by user.".into(),
+        (Reason::RunUnknown, _) => "Run ID not found".into(),
+        (Reason::RunAlreadyFinished, Subject::Run(run)) => {
+            format!("Run ID {run} is already finished")
+        }
+        (Reason::RunNotStartable, _) => format!("Failed to start run: {}", status.message),
+        (Reason::TokenInvalid, _) => "Invalid token.".into(),
+        (Reason::NodeMismatch, _) => "Invalid node ID".into(),
+        (Reason::KeyInUse, _) => "Public key already in use".into(),
+        (Reason::NotSuperLinkNode, _) => "Unexpected node ID.".into(),
+        (Reason::ObjectMalformed, Subject::Object(object)) => format!(
+            "Object with ID '{object}' has an unexpected structure. {}",
+            status.message
+        ),
+        (Reason::MessageMalformed, _) => format!("Malformed PushMessages: {}", status.message),
+        (Reason::NoArtifactProvider, _) => {
+            "ControlServicer initialized without artifact provider".into()
+        }
+        (Reason::NoUserAuth, _) => "ControlServicer initialized without user authentication".into(),
+        (
+            Reason::FabUnknown
+            | Reason::NoFederationOptions
+            | Reason::ObjectMalformed
+            | Reason::RunAlreadyFinished,
+            _,
+        ) => status.message.to_string(),
+    };
+    tonic::Status::new(to_grpc(status.code), text)
+}
+
+/// Decodes a request's message.
+fn parse<M: prost::Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message).map_err(|error| malformed(format!("the request cannot be decoded: {error}")))
+}
+
+fn malformed(why: String) -> Status {
+    Status::new(Code::InvalidArgument, why)
+}

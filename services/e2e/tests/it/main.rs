@@ -1,0 +1,3 @@
+//! Tests that look at the workspace as a whole.
+
+mod layering;

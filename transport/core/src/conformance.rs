@@ -1,1 +1,0 @@
-//! The battery every transport must pass.
