@@ -1,17 +1,18 @@
 //! Which node calls: Flower's signed timestamps (Flower 1.22,
 //! `server/superlink/fleet/grpc_rere/server_interceptor.py`).
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use flwr_certs::{
     AllowList, AuthError, KeyCache, PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER,
     verify_node_request,
 };
 use flwr_transport::{Identity, PublicKey};
 use http::HeaderMap;
-use tonic::metadata::{Binary, MetadataValue};
 
 /// How many parsed keys are remembered.
 const KEYS_MAX: usize = 65_536;
@@ -66,12 +67,10 @@ impl NodeAuth {
         };
         let pem = binary(headers, PUBLIC_KEY_HEADER);
         let signature = binary(headers, SIGNATURE_HEADER);
-        let timestamp = headers
-            .get(TIMESTAMP_HEADER)
-            .map(http::HeaderValue::as_bytes);
+        let timestamp = headers.get_all(TIMESTAMP_HEADER).into_iter().next_back();
         let key = verify_node_request(
             pem.as_deref(),
-            timestamp,
+            timestamp.map(http::HeaderValue::as_bytes),
             signature.as_deref(),
             now(),
             allow_list.as_deref(),
@@ -94,15 +93,18 @@ fn text(error: &AuthError) -> &'static str {
     }
 }
 
-/// A binary header's bytes; nothing if it is absent or not base64.
-fn binary<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<Cow<'a, [u8]>> {
-    let value = headers.get(name)?.as_bytes();
-    let value = MetadataValue::<Binary>::try_from(value).ok()?;
-    value
-        .to_bytes()
-        .ok()
-        .map(|bytes| Cow::Owned(bytes.to_vec()))
+/// A binary header's bytes, with or without padding (gRPC over HTTP/2, "Binary headers"); nothing if
+/// it is absent or not base64. Of several headers of one name the last counts.
+fn binary(headers: &HeaderMap, name: &'static str) -> Option<Vec<u8>> {
+    let value = headers.get_all(name).into_iter().next_back()?;
+    BASE64.decode(value).ok()
 }
+
+/// Standard base64 that does not insist on padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 impl fmt::Debug for NodeAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,1 +1,80 @@
-fn main() {}
+//! `flwr-quic`: Flower's SuperLink in Rust, and the commands that make its certificates and keys.
+//!
+//! This crate is the only one that reads flags, environment and signals, and the only one that installs globals.
+//! Start with [`assemble::superlink`].
+
+use std::{
+    env,
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use crate::{
+    args::{Command, superlink::SuperLinkOptions},
+    exit::Exit,
+};
+
+mod address;
+mod args;
+mod assemble;
+mod certs;
+mod exit;
+mod home;
+mod keys;
+mod launch;
+mod listen;
+mod log_line;
+mod output;
+mod signals;
+mod telemetry;
+
+fn main() -> ExitCode {
+    match args::parse(env::args_os()) {
+        Ok(Command::Certs(command)) => output::finish(certs::run(&command)),
+        Ok(Command::Keys(command)) => output::finish(keys::run(&command)),
+        Ok(Command::SuperLink(options)) => superlink(*options),
+        Err(answer) => {
+            // Nobody is left to hear that stdout or stderr is closed.
+            let _closed = if answer.is_error {
+                io::stderr().write_all(answer.text.as_bytes())
+            } else {
+                io::stdout().write_all(answer.text.as_bytes())
+            };
+            ExitCode::from(if answer.is_error { USAGE_ERROR } else { 0 })
+        }
+    }
+}
+
+fn superlink(options: SuperLinkOptions) -> ExitCode {
+    match telemetry::start(options.log_format).and_then(|()| run(options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            telemetry::say_why(&exit);
+            exit.status()
+        }
+    }
+}
+
+fn run(options: SuperLinkOptions) -> Result<(), Exit> {
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
+        return Err(Exit::Problem(
+            "A crypto provider is installed already.".into(),
+        ));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Exit::because(&error))?;
+    let outcome = runtime.block_on(assemble::superlink::run(options));
+    runtime.shutdown_timeout(LEFTOVERS);
+    outcome
+}
+
+/// As every program's that cannot read its command line.
+const USAGE_ERROR: u8 = 2;
+/// For blocking work that nobody waits for any more.
+const LEFTOVERS: Duration = Duration::from_secs(1);

@@ -110,3 +110,22 @@ pub async fn vanished_acceptor_is_unavailable<H: Harness>(harness: &H) {
     let failed = soon(fixture.connector.connect()).await;
     assert!(failed.expect_err("no connection").retryable);
 }
+
+/// An acceptor whose serving is dropped breaks bodies and events: none of them ends as if it were
+/// whole.
+pub async fn vanished_acceptor_breaks_tails<H: Harness>(harness: &H) {
+    let fixture = Fixture::start(harness).await;
+    let flow = &fixture.service.downloads;
+    flow.send_max.set(1);
+    let unfinished = Ask::Source(Plan::unannounced(2));
+    let mut body = soon(fixture.fetch(unfinished)).await;
+    let mut events = fixture.subscribe(feed(1, 0, Then::Wait)).await;
+    read_ticks(&mut events, 0..1).await;
+    fixture.serving.abort();
+    let read = soon(flow.read(&mut body, u64::MAX)).await;
+    assert!(read.is_err(), "{read:?} of an unfinished body");
+    let failed = soon(events.next()).await.expect("a failure, not an end");
+    assert_eq!(failed.expect_err("a failure").code, Code::Unavailable);
+    soon(flow.let_go.reaches(1)).await;
+    soon(fixture.service.feeds_let_go.reaches(1)).await;
+}

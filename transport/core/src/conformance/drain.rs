@@ -154,6 +154,24 @@ pub async fn drain_cuts_after_the_grace<H: Harness>(harness: &H) {
     assert_eq!(cut as u64, HELD_CALLS);
 }
 
+/// A body that does not end within the grace period is cut, counted, and seen as failed.
+pub async fn drain_cuts_an_unfinished_body<H: Harness>(harness: &H) {
+    let setup = Setup {
+        identity: identity(harness),
+        grace: Duration::from_millis(300),
+    };
+    let fixture = Fixture::start_with(harness, setup).await;
+    let flow = &fixture.service.downloads;
+    flow.send_max.set(1);
+    let unfinished = Ask::Source(Plan::unannounced(2));
+    let mut body = soon(fixture.fetch(unfinished)).await;
+    fixture.drain.begin();
+    let read = soon(flow.read(&mut body, u64::MAX)).await;
+    assert!(read.is_err(), "{read:?} of an unfinished body");
+    soon(flow.let_go.reaches(1)).await;
+    assert_eq!(fixture.served().await.cut, 1);
+}
+
 /// Waits until the acceptor, which was asked to drain, refuses calls.
 async fn refused<H: Harness>(fixture: &Fixture<H>) {
     loop {

@@ -150,6 +150,7 @@ macro_rules! conformance {
                 drain_ends_events_cleanly
                 drain_releases_held_handlers
                 drain_cuts_after_the_grace
+                drain_cuts_an_unfinished_body
             }
             connections {
                 connections_are_independent
@@ -158,6 +159,7 @@ macro_rules! conformance {
                 close_breaks_tails
                 closed_tells_who_closed
                 vanished_acceptor_is_unavailable
+                vanished_acceptor_breaks_tails
             }
         }
     };
@@ -186,6 +188,6 @@ mod tests {
             assert!(name.is_some_and(|name| expanded.contains(&name)), "{line}");
             rules += 1;
         }
-        assert_eq!(rules, 46);
+        assert_eq!(rules, 48);
     }
 }

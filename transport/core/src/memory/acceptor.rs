@@ -155,7 +155,7 @@ impl<H> Answering<H> {
         let handled = async { self.handler.handle(context, call).await };
         let handled = tokio::select! {
             biased;
-            _ = connection.ended() => return Err(Abandoned),
+            // Also when the connection ends: its caller then stops waiting.
             () = reply_to.closed() => return Err(Abandoned),
             handled = AssertUnwindSafe(handled).catch_unwind() => handled,
         };

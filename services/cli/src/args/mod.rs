@@ -1,0 +1,237 @@
+//! The command line: what can be said, and what is wrong with what was said.
+//!
+//! Parsing behaves as the Python programs that this one stands in for: `--flag value` and `--flag=value` are the same,
+//! an unambiguous beginning of a flag is the flag, of a repeated flag the last one counts, and a usage error prints the
+//! usage and the problem on stderr and ends with status 2. Nothing here opens a file.
+
+use std::ffi::OsString;
+
+use clap::{
+    Command as ClapCommand, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+pub(crate) mod certs;
+pub(crate) mod keys;
+pub(crate) mod superlink;
+
+/// What the program is to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make, check and show the certificates of a federation
+    #[command(subcommand)]
+    Certs(certs::Command),
+    /// Make the keys that SuperNodes prove themselves with
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Start a Flower SuperLink
+    #[command(name = "superlink")]
+    SuperLink(Box<superlink::SuperLinkOptions>),
+}
+
+/// Flower's long-lived processes in Rust, for unmodified Flower programs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flwr-quic",
+    version,
+    propagate_version = true,
+    args_override_self = true,
+    infer_long_args = true,
+    max_term_width = 100
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Reads the command line; the first item is the program's name.
+///
+/// # Errors
+/// Also for `--help` and `--version`, which are answers that end the program.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Answer> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let mut clap = CommandLine::command();
+    clap.try_get_matches_from_mut(args.iter().cloned())
+        .and_then(|matches| CommandLine::from_arg_matches(&matches))
+        .map(|line| line.command)
+        .map_err(|error| Answer::new(&error, clap, &args))
+}
+
+/// What is printed instead of doing something.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    /// A usage error: printed on stderr, status 2. Otherwise help or a version: stdout, status 0.
+    pub(crate) is_error: bool,
+}
+
+impl Answer {
+    fn new(error: &clap::Error, clap: ClapCommand, args: &[OsString]) -> Self {
+        let is_error = error.use_stderr();
+        let mut text = error.render().to_string();
+        if is_error {
+            let mut command = descend(clap, args);
+            if let Some(matches) = ambiguous(error, &command) {
+                text = matches;
+            }
+            if !text.contains("Usage:") {
+                text = format!("{}\n\n{text}", command.render_usage());
+            }
+        }
+        Self { text, is_error }
+    }
+}
+
+/// The subcommand that the arguments begin with, with its full name.
+fn descend(mut command: ClapCommand, args: &[OsString]) -> ClapCommand {
+    command.build();
+    for arg in args.iter().skip(1) {
+        let next = arg.to_str().and_then(|name| command.find_subcommand(name));
+        let Some(next) = next.cloned() else { break };
+        command = next;
+    }
+    command
+}
+
+/// Says which flags a beginning could stand for; clap calls such a beginning unknown.
+fn ambiguous(error: &clap::Error, command: &ClapCommand) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let start = given.split('=').next()?.strip_prefix("--")?;
+    let fitting: Vec<String> = command
+        .get_arguments()
+        .filter_map(|arg| arg.get_long())
+        .filter(|long| !start.is_empty() && long.starts_with(start))
+        .map(|long| format!("--{long}"))
+        .collect();
+    (fitting.len() > 1).then(|| {
+        format!(
+            "error: ambiguous option: --{start} could match {}\n",
+            fitting.join(", ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn superlink(flags: &str) -> superlink::SuperLinkOptions {
+        match parse(words(&format!("flwr-quic superlink {flags}"))) {
+            Ok(Command::SuperLink(options)) => *options,
+            other => panic!("{flags}: {other:?}"),
+        }
+    }
+
+    fn refusal(flags: &str) -> String {
+        let answer = parse(words(&format!("flwr-quic superlink {flags}"))).expect_err(flags);
+        assert!(answer.is_error, "{flags}");
+        assert!(
+            answer.text.contains("Usage: flwr-quic superlink"),
+            "{flags}: {}",
+            answer.text
+        );
+        answer.text
+    }
+
+    #[test]
+    fn the_command_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn values_follow_a_blank_or_an_equals_sign() {
+        for flags in [
+            "--isolation process",
+            "--isolation=process",
+            "--iso=process",
+            "--iso process",
+        ] {
+            assert_eq!(
+                superlink(flags).isolation,
+                superlink::Isolation::Process,
+                "{flags}"
+            );
+        }
+    }
+
+    #[test]
+    fn unambiguous_beginnings_are_flags() {
+        let options =
+            superlink("--insec --ssl-ca ca.crt --fleet-api-addr 127.0.0.1:1 --control 127.0.0.1:2");
+        assert!(options.insecure);
+        assert_eq!(options.ssl_ca_certfile.as_deref(), Some("ca.crt".as_ref()));
+        assert_eq!(options.fleet_api_address.as_deref(), Some("127.0.0.1:1"));
+        assert_eq!(options.control_api_address.as_deref(), Some("127.0.0.1:2"));
+    }
+
+    #[test]
+    fn an_exact_flag_is_not_ambiguous() {
+        assert_eq!(
+            superlink("--executor x").executor.as_deref(),
+            Some("x".as_ref())
+        );
+    }
+
+    #[test]
+    fn ambiguous_beginnings_name_the_candidates() {
+        let text = refusal("--ssl 3");
+        assert!(
+            text.contains("ambiguous option: --ssl could match --ssl-certfile, --ssl-keyfile, --ssl-ca-certfile"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn of_a_repeated_flag_the_last_counts() {
+        let options = superlink("--insecure --insecure --isolation process --isolation subprocess");
+        assert_eq!(options.isolation, superlink::Isolation::Subprocess);
+    }
+
+    #[test]
+    fn usage_errors_show_the_usage_and_the_problem() {
+        for (flags, problem) in [
+            ("--bogus", "--bogus"),
+            ("positional", "positional"),
+            ("--isolation docker", "docker"),
+            ("--fleet-api-type http", "http"),
+            ("--fleet-api-num-workers x", "x"),
+            ("--control-api-address", "--control-api-address"),
+            ("--insecure=yes", "yes"),
+            ("--hold-seconds -1", "-1"),
+            ("--hold-seconds nan", "nan"),
+            ("--hold-seconds 1e300", "1e300"),
+            ("--transport carrier-pigeon", "carrier-pigeon"),
+            ("--transport=", "--transport"),
+        ] {
+            let text = refusal(flags);
+            assert!(text.contains(problem), "{flags}: {text}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for (line, part) in [
+            ("flwr-quic --help", "superlink"),
+            ("flwr-quic -h", "certs"),
+            ("flwr-quic superlink --help", "--health-server-address"),
+            ("flwr-quic superlink -h", "--auth-list-public-keys"),
+            ("flwr-quic superlink --version", env!("CARGO_PKG_VERSION")),
+            ("flwr-quic --version", env!("CARGO_PKG_VERSION")),
+            ("flwr-quic certs server --help", "--san"),
+            ("flwr-quic keys node --help", "--list"),
+        ] {
+            let answer = parse(words(line)).expect_err(line);
+            assert!(!answer.is_error, "{line}");
+            assert!(answer.text.contains(part), "{line}: {}", answer.text);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! `flwr-quic superlink`: every flag of `flower-superlink`, and a few of our own.
+//!
+//! Flags whose mere presence matters are options without a default here; [`SuperLinkOptions`] has a method for each of
+//! the values in force. As in Flower, an empty value of a path flag counts as none.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+
+/// The flags of a SuperLink, as given.
+#[derive(Args, Debug)]
+pub(crate) struct SuperLinkOptions {
+    /// Serve without TLS; certificate flags are ignored. Anybody on the way can read and change everything
+    #[arg(long)]
+    pub(crate) insecure: bool,
+
+    /// Ignored: a SuperLink installs no apps
+    #[arg(long, value_name = "DIR", help_heading = DEPRECATED)]
+    pub(crate) flwr_dir: Option<OsString>,
+
+    /// The certificate of the Fleet and Control APIs: a PEM file, with intermediate certificates if there are any
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssl_certfile: Option<OsString>,
+
+    /// The private key of the certificate: a PEM file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssl_keyfile: Option<OsString>,
+
+    /// The certificate of the CA that signed the certificate: a PEM file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssl_ca_certfile: Option<OsString>,
+
+    /// Who starts the processes that run ServerApps
+    #[arg(long, value_enum, default_value_t = Isolation::Subprocess, hide_possible_values = true,
+          help = "Who starts ServerApp processes: `subprocess`, this SuperLink does; `process`, you do, with \
+                  `flower-superexec`")]
+    pub(crate) isolation: Isolation,
+
+    /// The SQLite file that keeps the state [default: state is kept in memory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) database: Option<OsString>,
+
+    /// Where FABs are stored [default: superlink/ffs in Flower's home directory, which is $FLWR_HOME, or
+    /// $XDG_DATA_HOME/.flwr, or $HOME/.flwr]
+    #[arg(long, value_name = "DIR")]
+    storage_dir: Option<OsString>,
+
+    /// A CSV file of the OpenSSH public keys of the SuperNodes that may join; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    auth_list_public_keys: Option<OsString>,
+
+    /// Deprecated and without effect
+    #[arg(long, value_name = "FILE", help_heading = DEPRECATED)]
+    auth_superlink_private_key: Option<OsString>,
+
+    /// Deprecated and without effect
+    #[arg(long, value_name = "FILE", help_heading = DEPRECATED)]
+    auth_superlink_public_key: Option<OsString>,
+
+    /// Where SuperExecs and ServerApps reach this SuperLink; never TLS
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:9091")]
+    pub(crate) serverappio_api_address: String,
+
+    /// How SuperNodes speak to this SuperLink
+    #[arg(long, value_enum, default_value_t = FleetApiType::GrpcRere)]
+    pub(crate) fleet_api_type: FleetApiType,
+
+    /// Where SuperNodes reach this SuperLink [default: 0.0.0.0:9092]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) fleet_api_address: Option<String>,
+
+    /// Only 1 is supported; threads are used as needed
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
+    pub(crate) fleet_api_num_workers: i64,
+
+    /// Where the `flwr` command reaches this SuperLink [default: 0.0.0.0:9093]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) control_api_address: Option<String>,
+
+    /// Deprecated, use --control-api-address
+    #[arg(long, value_name = "HOST:PORT", help_heading = DEPRECATED)]
+    pub(crate) exec_api_address: Option<String>,
+
+    /// Removed from Flower: an error if given
+    #[arg(long, help_heading = DEPRECATED)]
+    pub(crate) executor: Option<OsString>,
+
+    /// Removed from Flower: an error if given
+    #[arg(long, help_heading = DEPRECATED)]
+    executor_dir: Option<OsString>,
+
+    /// Removed from Flower: an error if given
+    #[arg(long, help_heading = DEPRECATED)]
+    executor_config: Option<OsString>,
+
+    /// Simulate SuperNodes: comes in a later release
+    #[arg(long)]
+    pub(crate) simulation: bool,
+
+    /// Where simulations reach this SuperLink, with --simulation
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:9096")]
+    pub(crate) simulationio_api_address: String,
+
+    /// Where to answer gRPC health checks; never TLS [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) health_server_address: Option<String>,
+
+    /// What peers are served over, separated by commas; so far only `grpc`
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "grpc", help_heading = OURS,
+          hide_possible_values = true)]
+    pub(crate) transport: Vec<Transport>,
+
+    /// Hold no unanswerable call longer than this; 0 answers at once [default: as long as each call allows]
+    #[arg(long, value_name = "N", value_parser = seconds, allow_negative_numbers = true, help_heading = OURS)]
+    pub(crate) hold_seconds: Option<Duration>,
+
+    /// How log lines are written to stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Human, help_heading = OURS)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Who starts ServerApp processes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Isolation {
+    /// The operator.
+    Process,
+    /// The SuperLink.
+    Subprocess,
+}
+
+/// How SuperNodes speak to a SuperLink.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum FleetApiType {
+    /// The Fleet service.
+    GrpcRere,
+    /// The Fleet service inside the messages of the GrpcAdapter service; nodes are not authenticated.
+    GrpcAdapter,
+    /// Protobuf over HTTP.
+    Rest,
+}
+
+/// What peers are served over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Transport {
+    /// gRPC, for stock Flower programs.
+    Grpc,
+    /// QUIC, between our own programs.
+    Quic,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line a person reads
+    #[default]
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+impl SuperLinkOptions {
+    /// Whether one of the flags of the removed executor plug-ins is set.
+    pub(crate) fn has_executor_flags(&self) -> bool {
+        [&self.executor, &self.executor_dir, &self.executor_config]
+            .into_iter()
+            .any(|flag| given(flag.as_deref()).is_some())
+    }
+
+    /// Whether one of the deprecated key flags of the SuperLink itself is set.
+    pub(crate) fn has_superlink_key_flags(&self) -> bool {
+        [
+            &self.auth_superlink_private_key,
+            &self.auth_superlink_public_key,
+        ]
+        .into_iter()
+        .any(|flag| given(flag.as_deref()).is_some())
+    }
+
+    /// The Control API's address.
+    pub(crate) fn control_address(&self) -> &str {
+        self.exec_api_address
+            .as_deref()
+            .or(self.control_api_address.as_deref())
+            .unwrap_or("0.0.0.0:9093")
+    }
+
+    /// The Fleet API's address.
+    pub(crate) fn fleet_address(&self) -> &str {
+        self.fleet_api_address
+            .as_deref()
+            .filter(|address| !address.is_empty())
+            .unwrap_or("0.0.0.0:9092")
+    }
+
+    /// CA certificate, certificate and private key, as far as given.
+    pub(crate) fn certificate_paths(&self) -> [Option<PathBuf>; 3] {
+        [&self.ssl_ca_certfile, &self.ssl_certfile, &self.ssl_keyfile]
+            .map(|flag| given(flag.as_deref()).map(PathBuf::from))
+    }
+
+    /// The database to keep state in, unless it is Flower's name for keeping it in memory.
+    pub(crate) fn database_file(&self) -> Option<&OsStr> {
+        self.database
+            .as_deref()
+            .filter(|database| *database != IN_MEMORY)
+    }
+
+    /// The list of keys that may join.
+    pub(crate) fn key_list(&self) -> Option<PathBuf> {
+        given(self.auth_list_public_keys.as_deref()).map(PathBuf::from)
+    }
+
+    /// Where FABs go, if it was said.
+    pub(crate) fn storage_dir(&self) -> Option<PathBuf> {
+        given(self.storage_dir.as_deref()).map(PathBuf::from)
+    }
+}
+
+fn given(flag: Option<&OsStr>) -> Option<&OsStr> {
+    flag.filter(|value| !value.is_empty())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|hold| *hold <= HOLD_MAX)
+        .ok_or_else(|| {
+            format!(
+                "must be a number of seconds from 0 to {}",
+                HOLD_MAX.as_secs()
+            )
+        })
+}
+
+/// Flower's default of `--database`.
+const IN_MEMORY: &str = ":flwr-in-memory-state:";
+/// No call is ever held for so long; a greater number is a slip.
+const HOLD_MAX: Duration = Duration::from_secs(86_400);
+const DEPRECATED: &str = "Deprecated options";
+const OURS: &str = "Options that flower-superlink does not have";

@@ -1,0 +1,189 @@
+//! What a SuperLink's flags and the files they name say, checked in Flower's order before anything is served.
+
+use std::{path::PathBuf, sync::Arc};
+
+use flwr_certs::{AllowList, ServerTls};
+use flwr_state::{Clock as _, SystemClock};
+use tracing::{debug, info, warn};
+
+use crate::{
+    address::Address,
+    args::superlink::{FleetApiType, SuperLinkOptions, Transport},
+    exit::{Code, Exit, sentence},
+};
+
+/// What Flower warns of or refuses before it looks at anything else.
+pub(super) fn check_deprecated(options: &SuperLinkOptions) -> Result<(), Exit> {
+    let refuse = |context: &str| Err(Exit::Code(Code::INVALID_ARGUMENTS, context.to_owned()));
+    if options.flwr_dir.is_some() {
+        warn!("The `--flwr-dir` option is not in use and is ignored.");
+    }
+    if options.has_executor_flags() {
+        return refuse(
+            "`--executor`, `--executor-dir` and `--executor-config` were removed from Flower. Start the SuperLink \
+             without them.",
+        );
+    }
+    if options.exec_api_address.is_some() {
+        if options.control_api_address.is_some() {
+            return refuse(
+                "Both `--control-api-address` and `--exec-api-address` are set. Give `--control-api-address` only; \
+                 the other one is deprecated.",
+            );
+        }
+        warn!(
+            "The `--exec-api-address` argument is deprecated. Use `--control-api-address` instead."
+        );
+    }
+    Ok(())
+}
+
+/// What comes in a later release is refused, never silently left out.
+pub(super) fn check_available(options: &SuperLinkOptions) -> Result<(), Exit> {
+    let refuse = |sentence: String| Err(Exit::Problem(sentence));
+    if options.transport.contains(&Transport::Quic) {
+        return refuse("`--transport quic` comes in a later release: give `--transport grpc`, the only one so far.".into());
+    }
+    if options.simulation {
+        return refuse(
+            "`--simulation` comes in a later release: run simulations with `flower-superlink --simulation` until then."
+                .into(),
+        );
+    }
+    if options.fleet_api_type == FleetApiType::Rest {
+        return refuse(
+            "`--fleet-api-type rest` comes in a later release: give `grpc-rere`, or `grpc-adapter` for SuperNodes \
+             that are started with `--grpc-adapter`."
+                .into(),
+        );
+    }
+    if let Some(file) = options.database_file() {
+        return refuse(format!(
+            "`--database {}` comes in a later release: leave `--database` out to keep state in memory, where it is \
+             lost when the SuperLink ends.",
+            file.display()
+        ));
+    }
+    Ok(())
+}
+
+/// What each API listens on.
+pub(super) struct Addresses {
+    pub(super) serverappio: Address,
+    pub(super) control: Address,
+    pub(super) health: Option<Address>,
+    pub(super) fleet: Address,
+}
+
+impl Addresses {
+    pub(super) fn parse(options: &SuperLinkOptions) -> Result<Self, Exit> {
+        let serverappio = Address::parse(&options.serverappio_api_address)?;
+        let control = Address::parse(options.control_address())?;
+        let _checked_as_in_flower = Address::parse(&options.simulationio_api_address)?;
+        let health = options
+            .health_server_address
+            .as_deref()
+            .map(Address::parse)
+            .transpose()?;
+        let fleet = Address::parse(options.fleet_address())?;
+        Ok(Self {
+            serverappio,
+            control,
+            health,
+            fleet,
+        })
+    }
+}
+
+pub(super) fn load_tls(
+    options: &SuperLinkOptions,
+) -> Result<Option<Arc<rustls::ServerConfig>>, Exit> {
+    let paths = options.certificate_paths();
+    if options.insecure {
+        warn!(
+            "Option `--insecure` was set. Starting insecure HTTP server with unencrypted communication (TLS disabled). \
+             Proceed only if you understand the risks."
+        );
+        if paths.iter().any(Option::is_some) {
+            warn!("The certificate flags are ignored because of `--insecure`.");
+        }
+        return Ok(None);
+    }
+    let files = certificate_files(paths)?;
+    for (flag, path) in CERTIFICATE_FLAGS.iter().zip(&files) {
+        if !path.is_file() {
+            return Err(Exit::Problem(format!(
+                "Path argument `{flag}` does not point to a file: there is none at {}.",
+                path.display()
+            )));
+        }
+    }
+    let [ca, certificate, key] = files;
+    let tls = ServerTls::load(&ca, &certificate, &key, SystemClock.now().seconds())
+        .map_err(|error| Exit::Problem(format!("TLS cannot be set up: {}.", sentence(&error))))?;
+    for warning in &tls.warnings {
+        warn!("{warning}");
+    }
+    Ok(Some(tls.config))
+}
+
+/// All three files, or what to give.
+fn certificate_files(paths: [Option<PathBuf>; 3]) -> Result<[PathBuf; 3], Exit> {
+    let paths = match paths {
+        [Some(ca), Some(certificate), Some(key)] => return Ok([ca, certificate, key]),
+        partial => partial,
+    };
+    if paths.iter().all(Option::is_none) {
+        return Err(Exit::Problem(
+            "Certificates are required unless running in insecure mode: give `--ssl-ca-certfile`, `--ssl-certfile` \
+             and `--ssl-keyfile` (`flwr-quic certs ca` and `flwr-quic certs server` make the files), or `--insecure` \
+             if you understand the risks."
+                .into(),
+        ));
+    }
+    let missing: Vec<_> = CERTIFICATE_FLAGS
+        .iter()
+        .zip(&paths)
+        .filter(|(_, path)| path.is_none())
+        .map(|(flag, _)| format!("`{flag}`"))
+        .collect();
+    Err(Exit::Problem(format!(
+        "A secure connection needs `--ssl-ca-certfile`, `--ssl-certfile` and `--ssl-keyfile` together: give also {}.",
+        missing.join(" and ")
+    )))
+}
+
+/// The nodes that may join. As in Flower, nodes that come through a GrpcAdapter are not asked who they are.
+pub(super) fn load_allow_list(options: &SuperLinkOptions) -> Result<Option<Arc<AllowList>>, Exit> {
+    let path = options.key_list();
+    if options.fleet_api_type != FleetApiType::GrpcRere {
+        if path.is_some() {
+            warn!(
+                "`--auth-list-public-keys` has no effect with `--fleet-api-type grpc-adapter`: nodes are not \
+                 authenticated, and every node may join"
+            );
+        }
+        return Ok(None);
+    }
+    if options.has_superlink_key_flags() {
+        warn!(
+            "The `--auth-superlink-private-key` and `--auth-superlink-public-key` arguments are deprecated and have \
+             no effect."
+        );
+    }
+    let Some(path) = path else {
+        debug!("Automatic node authentication enabled");
+        return Ok(None);
+    };
+    let list = AllowList::load(&path).map_err(|error| {
+        Exit::Problem(format!("`--auth-list-public-keys`: {}.", sentence(&error)))
+    })?;
+    info!(
+        "Node authentication enabled with {} known public keys",
+        list.len()
+    );
+    Ok(Some(Arc::new(list)))
+}
+
+/// In the order in which their files are looked at.
+const CERTIFICATE_FLAGS: [&str; 3] = ["--ssl-ca-certfile", "--ssl-certfile", "--ssl-keyfile"];

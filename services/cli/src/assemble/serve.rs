@@ -1,0 +1,177 @@
+//! The services of a SuperLink, from sockets to state: the one place where all its parts meet.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use flwr_api::{appio, control, fleet};
+use flwr_certs::AllowList;
+use flwr_compat_grpc::{
+    Dialect, GrpcListener, Holds, Limits, NodeAuth,
+    f1::{Adapter, AppIoF1, ControlF1, FleetF1},
+    health::Health,
+};
+use flwr_state::{Clock, DiskFabs, MemoryState, SystemClock};
+use flwr_superlink::{SuperLink, SystemEntropy};
+use flwr_transport::{Acceptor, Drain, Handler, Protocol};
+use tokio::{net::TcpListener, task::JoinSet};
+
+use super::superlink::crashed;
+use crate::{args::superlink::FleetApiType, exit::Exit, listen::Listener};
+
+/// What a SuperLink serves with; everything in it is checked.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// Listens for the `flwr` command.
+    pub(crate) control: Listener,
+    /// Listens for SuperExecs and ServerApps; never TLS.
+    pub(crate) serverappio: Listener,
+    /// Listens for SuperNodes.
+    pub(crate) fleet: Listener,
+    /// Listens for health checks; never TLS.
+    pub(crate) health: Option<Listener>,
+    /// TLS of Control and Fleet; without it they serve in the clear.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// The nodes that may join; without it every node may, with a key of its own.
+    pub(crate) allow_list: Option<Arc<AllowList>>,
+    /// What the Fleet listener speaks; never [`FleetApiType::Rest`].
+    pub(crate) fleet_api_type: FleetApiType,
+    /// Where FABs are stored; may not exist yet.
+    pub(crate) storage_dir: PathBuf,
+    /// The longest that a call is held; zero answers at once, none leaves it to each call.
+    pub(crate) hold_max: Option<Duration>,
+}
+
+/// Serves until the drain is asked and the calls under way are finished.
+///
+/// # Errors
+/// When a service ends without being asked.
+pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let fabs = DiskFabs::new(&parts.storage_dir);
+    let link = SuperLink::new(MemoryState::default(), fabs, clock, Arc::new(SystemEntropy));
+    let holds = match parts.hold_max {
+        Some(cap) => Holds::default().capped(cap),
+        None => Holds::default(),
+    };
+    let mut serving = Serving::new(drain.clone());
+
+    let control = Arc::new(control::Serve(link.control()));
+    serving.grpc(
+        parts.control,
+        parts.tls.clone(),
+        NodeAuth::none,
+        ControlF1,
+        &control,
+    )?;
+
+    let serverappio = Arc::new(appio::Serve(link.appio()));
+    serving.grpc(
+        parts.serverappio,
+        None,
+        NodeAuth::none,
+        AppIoF1 { holds },
+        &serverappio,
+    )?;
+
+    let dialect = FleetF1 { holds };
+    match parts.fleet_api_type {
+        FleetApiType::GrpcAdapter => {
+            let fleet = Arc::new(fleet::Serve(link.fleet(true)));
+            serving.grpc(
+                parts.fleet,
+                parts.tls,
+                NodeAuth::none,
+                Adapter(dialect),
+                &fleet,
+            )?;
+        }
+        FleetApiType::GrpcRere | FleetApiType::Rest => {
+            let fleet = Arc::new(fleet::Serve(link.fleet(false)));
+            let list = parts.allow_list;
+            let auth = || NodeAuth::signed(list.clone(), || SystemClock.now().seconds());
+            serving.grpc(parts.fleet, parts.tls, auth, dialect, &fleet)?;
+        }
+    }
+    if let Some(health) = parts.health {
+        serving.health(health)?;
+    }
+    serving.tasks.spawn(async move {
+        link.sweep(&drain).await;
+        Ok(())
+    });
+    serving.until_drained().await
+}
+
+/// The services at work.
+struct Serving {
+    tasks: JoinSet<Result<(), Exit>>,
+    drain: Drain,
+}
+
+impl Serving {
+    fn new(drain: Drain) -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            drain,
+        }
+    }
+
+    /// Serves a handler on every socket of a listener.
+    fn grpc<P, D, H>(
+        &mut self,
+        listener: Listener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        auth: impl Fn() -> NodeAuth,
+        dialect: D,
+        handler: &Arc<H>,
+    ) -> Result<(), Exit>
+    where
+        P: Protocol,
+        D: Dialect<P> + Copy,
+        H: Handler<P>,
+    {
+        for socket in listener.sockets {
+            let listener = listen(socket, tls.clone(), auth(), dialect)?;
+            let (handler, drain) = (Arc::clone(handler), self.drain.clone());
+            self.tasks.spawn(async move {
+                let served = listener.serve(handler, drain).await;
+                served.map(|_| ()).map_err(|error| Exit::because(&error))
+            });
+        }
+        Ok(())
+    }
+
+    fn health(&mut self, listener: Listener) -> Result<(), Exit> {
+        for socket in listener.sockets {
+            let listener = listen(socket, None, NodeAuth::none(), Health)?;
+            let drain = self.drain.clone();
+            self.tasks.spawn(async move {
+                listener.serve_health(drain).await;
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits for all of them; the first that fails, or ends unasked, ends the wait.
+    async fn until_drained(mut self) -> Result<(), Exit> {
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok(Ok(())) if self.drain.is_requested() => {}
+                Ok(Ok(())) => return Err(crashed("A service ended without being asked to.")),
+                Ok(Err(exit)) => return Err(exit),
+                Err(error) => return Err(crashed(&format!("A service crashed: {error}."))),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn listen<D>(
+    socket: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    auth: NodeAuth,
+    dialect: D,
+) -> Result<GrpcListener<D>, Exit> {
+    let listener: io::Result<_> = GrpcListener::new(socket, tls, auth, dialect, Limits::default());
+    listener.map_err(|error| Exit::because(&error))
+}

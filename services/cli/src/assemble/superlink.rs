@@ -1,0 +1,219 @@
+//! A SuperLink, from flags to farewell.
+//!
+//! Start-up goes in Flower's order, so that of several mistakes the same one is reported: deprecated flags, addresses,
+//! certificates, then the ports of Control, ServerAppIo, Fleet and health. Peers can connect from the moment their port
+//! is bound, and are served once all is well.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use flwr_certs::{AllowList, Reload};
+use flwr_transport::Drain;
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    args::superlink::{FleetApiType, Isolation, SuperLinkOptions},
+    assemble::{
+        checks::{Addresses, check_available, check_deprecated, load_allow_list, load_tls},
+        serve::{Parts, serve},
+    },
+    exit::{Code, Exit, sentence},
+    home,
+    launch::SuperExec,
+    listen::Binder,
+    signals::Signals,
+};
+
+/// Runs a SuperLink until a signal ends it.
+///
+/// # Errors
+/// When it cannot start, or a service ends by itself.
+pub(crate) async fn run(options: SuperLinkOptions) -> Result<(), Exit> {
+    let mut signals = Signals::catch().map_err(|error| Exit::because(&error))?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        "Starting Flower SuperLink"
+    );
+    check_deprecated(&options)?;
+    check_available(&options)?;
+    let parts = tokio::select! {
+        biased;
+        // Looking up a name can take long.
+        signal = signals.next() => {
+            info!(signal = signal.name(), "Shutting down before serving");
+            return Ok(());
+        }
+        parts = prepare(&options) => parts?,
+    };
+    let superexec = match options.isolation {
+        Isolation::Process => None,
+        Isolation::Subprocess => Some(SuperExec::find(&parts.serverappio.address)?),
+    };
+    run_until_signal(parts, superexec, signals).await?;
+    info!("SuperLink terminated gracefully.");
+    Ok(())
+}
+
+async fn prepare(options: &SuperLinkOptions) -> Result<Parts, Exit> {
+    let addresses = Addresses::parse(options)?;
+    let tls = load_tls(options)?;
+    let storage_dir = options
+        .storage_dir()
+        .map_or_else(home::default_storage_dir, Ok)?;
+    bind(options, addresses, tls, storage_dir).await
+}
+
+/// Takes the ports, and reads the list of nodes before that of Fleet.
+async fn bind(
+    options: &SuperLinkOptions,
+    addresses: Addresses,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    storage_dir: PathBuf,
+) -> Result<Parts, Exit> {
+    let mut binder = Binder::default();
+    let control_flag = if options.exec_api_address.is_some() {
+        "--exec-api-address"
+    } else {
+        "--control-api-address"
+    };
+    let control = binder.bind(addresses.control, control_flag).await?;
+    info!(
+        "Flower Deployment Runtime: Starting Control API on {}",
+        control.address
+    );
+    let serverappio = binder
+        .bind(addresses.serverappio, "--serverappio-api-address")
+        .await?;
+    info!(
+        "Flower Deployment Runtime: Starting ServerAppIo API on {}",
+        serverappio.address
+    );
+    if options.fleet_api_num_workers != 1 {
+        warn!(
+            asked = options.fleet_api_num_workers,
+            "The Fleet API supports only 1 worker, which uses as many threads as it needs. Proceeding with 1."
+        );
+    }
+    let allow_list = load_allow_list(options)?;
+    let fleet = binder.bind(addresses.fleet, "--fleet-api-address").await?;
+    info!(
+        "Flower Deployment Runtime: Starting Fleet API ({}) on {}",
+        match options.fleet_api_type {
+            FleetApiType::GrpcAdapter => "GrpcAdapter",
+            FleetApiType::GrpcRere => "gRPC-rere",
+            FleetApiType::Rest => "REST",
+        },
+        fleet.address
+    );
+    let health = match addresses.health {
+        Some(address) => Some(binder.bind(address, "--health-server-address").await?),
+        None => None,
+    };
+    if let Some(health) = &health {
+        info!("Starting gRPC health server on {}", health.address);
+    }
+    Ok(Parts {
+        control,
+        serverappio,
+        fleet,
+        health,
+        tls,
+        allow_list,
+        fleet_api_type: options.fleet_api_type,
+        storage_dir,
+        hold_max: options.hold_seconds,
+    })
+}
+
+/// Serves; then, in this order: refuses new calls, ends children, finishes the calls under way.
+async fn run_until_signal(
+    parts: Parts,
+    superexec: Option<SuperExec>,
+    mut signals: Signals,
+) -> Result<(), Exit> {
+    let drain = Drain::new();
+    let watching = parts
+        .allow_list
+        .clone()
+        .map(|list| tokio::spawn(watch(list, drain.clone())));
+    let mut serving = tokio::spawn(serve(parts, drain.clone()));
+    let launching = superexec.map(|superexec| tokio::spawn(superexec.supervise(drain.clone())));
+
+    let ended_early = tokio::select! {
+        biased;
+        signal = signals.next() => {
+            info!(signal = signal.name(), "Shutting down");
+            None
+        }
+        ended = &mut serving => Some(ended),
+    };
+    drain.begin();
+    let second_signal = tokio::spawn(signals.die_on_next());
+    join("SuperExec", launching).await;
+    join("allow list", watching).await;
+    let outcome = match ended_early {
+        Some(Ok(Ok(()))) => Err(crashed("The services ended without being asked to.")),
+        Some(ended) => flatten(ended),
+        None => flatten(serving.await),
+    };
+    if !drain.finished(GRACE).await {
+        warn!(
+            calls = drain.in_flight(),
+            "Cutting off calls that do not end"
+        );
+    }
+    second_signal.abort();
+    outcome
+}
+
+/// Reads the list of nodes again when it changed.
+async fn watch(list: Arc<AllowList>, drain: Drain) {
+    let mut ticks = interval(WATCH_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = drain.requested() => return,
+            _ = ticks.tick() => {}
+        }
+        let list = Arc::clone(&list);
+        match tokio::task::spawn_blocking(move || list.reload_if_changed()).await {
+            Ok(Ok(Reload::Unchanged)) => {}
+            Ok(Ok(Reload::Reloaded { before, after })) => {
+                info!(
+                    before,
+                    "Node authentication enabled with {after} known public keys"
+                );
+            }
+            Ok(Err(error)) => warn!(
+                "The known public keys stay as they were: {}",
+                sentence(&error)
+            ),
+            Err(error) => error!(%error, "The list of known public keys was not checked"),
+        }
+    }
+}
+
+async fn join(task: &'static str, handle: Option<JoinHandle<()>>) {
+    if let Some(handle) = handle
+        && let Err(error) = handle.await
+    {
+        error!(%error, task, "Background task died");
+    }
+}
+
+fn flatten(ended: Result<Result<(), Exit>, tokio::task::JoinError>) -> Result<(), Exit> {
+    ended.unwrap_or_else(|error| Err(crashed(&format!("The services died: {error}."))))
+}
+
+pub(super) fn crashed(context: &str) -> Exit {
+    Exit::Code(Code::SERVICE_CRASHED, context.to_owned())
+}
+
+/// How soon a changed list of nodes counts.
+const WATCH_PERIOD: Duration = Duration::from_secs(2);
+/// What calls under way get to finish beyond the grace that their transport gave them.
+const GRACE: Duration = Duration::from_secs(1);

@@ -1,1 +1,0 @@
-//! Rules every back end must keep.

@@ -1,5 +1,0 @@
-//! State in memory.
-
-/// Placeholder.
-#[derive(Debug, Default)]
-pub struct MemoryState;

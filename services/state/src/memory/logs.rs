@@ -1,0 +1,100 @@
+//! The table of logs.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use flwr_api::{RunId, UnixTime};
+
+use crate::link::{LOG_BYTES_MAX, LOG_SLICE_BYTES_MAX, LogSlice};
+
+/// Least time between two entries: readers resume one microsecond after the last they have seen.
+const STEP_SECONDS: f64 = 2e-6;
+
+/// What an entry counts beside its text, so that empty ones are bounded too.
+const ENTRY_BYTES: usize = 64;
+
+/// The runs' logs.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    runs: HashMap<RunId, Log>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    entries: VecDeque<(UnixTime, Arc<str>)>,
+    bytes: usize,
+}
+
+/// Entries that were read, not yet joined.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    texts: Vec<Arc<str>>,
+    latest: Option<UnixTime>,
+}
+
+impl Logs {
+    pub(super) fn append(&mut self, run: RunId, text: Arc<str>, now: UnixTime) {
+        let log = self.runs.entry(run).or_default();
+        let time = log
+            .entries
+            .back()
+            .map_or(now, |(last, _)| now.max(step(*last)));
+        log.bytes += cost(&text);
+        log.entries.push_back((time, text));
+        while log.bytes > LOG_BYTES_MAX && log.entries.len() > 1 {
+            let oldest = log.entries.pop_front();
+            log.bytes -= oldest.map_or(0, |(_, text)| cost(&text));
+        }
+    }
+
+    pub(super) fn after(&self, run: RunId, after: UnixTime) -> Entries {
+        let mut read = Entries::default();
+        let Some(log) = self.runs.get(&run) else {
+            return read;
+        };
+        let first = log.entries.partition_point(|(time, _)| *time <= after);
+        let mut bytes = 0;
+        for (time, text) in log.entries.range(first..) {
+            bytes += text.len();
+            if bytes > LOG_SLICE_BYTES_MAX && !read.texts.is_empty() {
+                break;
+            }
+            read.texts.push(Arc::clone(text));
+            read.latest = Some(*time);
+        }
+        read
+    }
+}
+
+impl Entries {
+    /// Copies the entries into one text.
+    pub(super) fn join(self) -> LogSlice {
+        LogSlice {
+            text: self.texts.concat(),
+            latest: self.latest,
+        }
+    }
+}
+
+/// The text of one entry: the end of it, if it is more than a log can keep.
+pub(super) fn entry(text: &str) -> Arc<str> {
+    let kept = LOG_BYTES_MAX - ENTRY_BYTES;
+    let mut start = text.len().saturating_sub(kept);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    text[start..].into()
+}
+
+fn cost(text: &str) -> usize {
+    text.len() + ENTRY_BYTES
+}
+
+/// The first time that is at least a step later, also after rounding.
+fn step(last: UnixTime) -> UnixTime {
+    let next = last.plus(STEP_SECONDS);
+    if next.seconds() - last.seconds() < STEP_SECONDS {
+        return UnixTime::new(next.seconds().next_up());
+    }
+    next
+}

@@ -1,0 +1,202 @@
+//! The table of runs and their leases.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use flwr_api::{Phase, Run, RunId, RunStatus, SubStatus, UnixTime};
+
+use super::interval_seconds;
+use crate::link::{Beat, FIRST_LEASE_SECONDS, LEASE_EXPIRED, NewRun, Transition};
+
+/// Heartbeats may be late by this factor.
+const PATIENCE: f64 = 2.0;
+
+/// All runs that were ever submitted.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    rows: HashMap<RunId, Row>,
+    /// In the order of submission.
+    order: Vec<RunId>,
+    /// Pending runs by their place in `order`.
+    pending: BTreeMap<usize, RunId>,
+    leases: BTreeSet<Lease>,
+}
+
+#[derive(Debug)]
+struct Row {
+    run: Run,
+    /// The place in the order of submission.
+    place: usize,
+    options: Option<Bytes>,
+    context: Option<Bytes>,
+    lease: Option<Lease>,
+}
+
+/// When a run is given up, ordered by that.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    end: UnixTime,
+    run: RunId,
+}
+
+impl Runs {
+    pub(super) fn create(&mut self, new: NewRun, now: UnixTime) -> bool {
+        if self.rows.contains_key(&new.id) {
+            return false;
+        }
+        let place = self.order.len();
+        self.order.push(new.id);
+        self.pending.insert(place, new.id);
+        let run = Run {
+            id: new.id,
+            series: new.series,
+            federation: new.federation,
+            fab: new.fab,
+            overrides: new.overrides,
+            status: RunStatus::of(Phase::Pending),
+            pending_at: now,
+            starting_at: None,
+            running_at: None,
+            finished_at: None,
+        };
+        let row = Row {
+            run,
+            place,
+            options: new.options,
+            context: None,
+            lease: None,
+        };
+        self.rows.insert(new.id, row);
+        true
+    }
+
+    pub(super) fn get(&self, run: RunId) -> Option<&Run> {
+        self.rows.get(&run).map(|row| &row.run)
+    }
+
+    pub(super) fn all(&self) -> Vec<Run> {
+        self.order
+            .iter()
+            .filter_map(|run| self.get(*run))
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn phase(&self, run: RunId) -> Option<Phase> {
+        self.get(run).map(|run| run.status.phase)
+    }
+
+    /// Whether the run is known and has not finished: only then may anything be kept for it.
+    pub(super) fn is_open(&self, run: RunId) -> bool {
+        self.phase(run)
+            .is_some_and(|phase| phase != Phase::Finished)
+    }
+
+    /// Pending runs in the order of their submission.
+    pub(super) fn pending(&self) -> impl Iterator<Item = RunId> {
+        self.pending.values().copied()
+    }
+
+    pub(super) fn shift(&mut self, run: RunId, to: RunStatus, now: UnixTime) -> Transition {
+        let Some(row) = self.rows.get_mut(&run) else {
+            return Transition::Unknown;
+        };
+        if !row.run.status.may_become(&to) {
+            return Transition::Refused(row.run.status.clone());
+        }
+        self.pending.remove(&row.place);
+        let phase = to.phase;
+        row.run.status = to;
+        let entered = match phase {
+            Phase::Pending => return Transition::Refused(row.run.status.clone()),
+            Phase::Starting => &mut row.run.starting_at,
+            Phase::Running => &mut row.run.running_at,
+            Phase::Finished => &mut row.run.finished_at,
+        };
+        *entered = Some(now);
+        if phase == Phase::Finished {
+            // It can never start again, so nobody will ask for it.
+            row.context = None;
+            self.lease(run, None);
+        } else {
+            row.run.status.sub = SubStatus::None;
+            self.lease(run, Some(now.plus(FIRST_LEASE_SECONDS)));
+        }
+        Transition::Applied
+    }
+
+    pub(super) fn beat(&mut self, run: RunId, interval: f64, now: UnixTime) -> Beat {
+        let Some(row) = self.rows.get(&run) else {
+            return Beat::Unknown;
+        };
+        if row.lease.is_none() {
+            return Beat::NotAlive(row.run.status.clone());
+        }
+        self.lease(run, Some(now.plus(PATIENCE * interval_seconds(interval))));
+        Beat::Alive
+    }
+
+    /// Finishes one run whose lease has passed.
+    pub(super) fn expire_one(&mut self, now: UnixTime) -> Option<RunId> {
+        let first = self.leases.first().filter(|lease| lease.end < now)?;
+        let run = first.run;
+        self.shift(
+            run,
+            RunStatus::finished(SubStatus::Failed, LEASE_EXPIRED),
+            now,
+        );
+        Some(run)
+    }
+
+    /// The first moment at which [`Self::expire_one`] finds something.
+    pub(super) fn next_lease_end(&self) -> Option<UnixTime> {
+        let end = self.leases.first()?.end.seconds().next_up();
+        end.is_finite().then(|| UnixTime::new(end))
+    }
+
+    pub(super) fn options(&self, run: RunId) -> Option<Bytes> {
+        self.rows.get(&run)?.options.clone()
+    }
+
+    pub(super) fn context(&self, run: RunId) -> Option<Bytes> {
+        self.rows.get(&run)?.context.clone()
+    }
+
+    pub(super) fn set_context(&mut self, run: RunId, context: Bytes) {
+        if let Some(row) = self.rows.get_mut(&run) {
+            row.context = Some(context);
+        }
+    }
+
+    fn lease(&mut self, run: RunId, end: Option<UnixTime>) {
+        let Some(row) = self.rows.get_mut(&run) else {
+            return;
+        };
+        let new = end.map(|end| Lease { end, run });
+        if let Some(old) = std::mem::replace(&mut row.lease, new) {
+            self.leases.remove(&old);
+        }
+        self.leases.extend(new);
+    }
+}
+
+impl Ord for Lease {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let ends = self.end.seconds().total_cmp(&other.end.seconds());
+        ends.then(self.run.cmp(&other.run))
+    }
+}
+
+impl PartialOrd for Lease {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Lease {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Lease {}
