@@ -139,8 +139,8 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
         let unknown = stored.iter().filter(|id| id.is_none()).count();
         info!(
             run_id = call.run.0,
-            group = %group,
-            kind = %kind,
+            group = named(&group),
+            kind,
             messages = count,
             objects = missing.len(),
             "instructions sent"
@@ -177,7 +177,7 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
                 .filter(|reply| matches!(reply.message.payload, Payload::Error(_)));
             info!(
                 run_id = call.run.0,
-                group = %replies.ready[0].message.metadata.group_id,
+                group = named(&replies.ready[0].message.metadata.group_id),
                 replies = replies.ready.len(),
                 failed = failed.count(),
                 waiting = replies.waiting,
@@ -228,7 +228,11 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
         let moved = state.move_run(call.run, to.clone(), now).await;
         match moved.map_err(unavailable)? {
             Transition::Applied => {
-                info!(run_id = call.run.0, details = %to.details, "run {to}");
+                info!(
+                    run_id = call.run.0,
+                    details = named(&to.details),
+                    "run {to}"
+                );
                 Ok(())
             }
             Transition::Refused(current) => {
@@ -304,6 +308,11 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
         let confirmed = self.link.state().confirm(call.run, call.message).await;
         confirmed.map_err(unavailable)
     }
+}
+
+/// A log field that is left out where the app gave no name.
+fn named(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 struct AppGate<'a, S, F> {
