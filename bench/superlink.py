@@ -29,10 +29,13 @@ def main():
     # Nothing is sent anywhere, and no proxy sits on the loopback.
     os.environ.update(FLWR_TELEMETRY_ENABLED="0", no_grpc_proxy="127.0.0.1,localhost")
     try:
-        from fedbench import calls, machine, processes, report, rounds, servers, tls, transfer
+        import grpc
+
+        from fedbench import machine, report, servers
     except ImportError as error:
         print(f"{error}: run this with the Python of an environment that has flwr==1.22.0", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGALRM, _time_is_up)
     signal.alarm(options.time_limit)
@@ -42,47 +45,54 @@ def main():
     facts = machine.facts(None if options.self_comparison else options.subject)
     command = shlex.join(["bench/superlink.py", *sys.argv[1:]])
     begin, ticks = time.monotonic(), machine.busy_ticks()
-    samples = {}
     try:
-        with tempfile.TemporaryDirectory(prefix="flwr-bench-") as name, processes.Children() as children:
-            folder = Path(name)
-            tls.make_certificates(folder)
-
-            def sample(number, measure):
-                # The order changes each time, so that neither profits from a machine that warms up.
-                for kind in (stock, ours) if number % 2 == 0 else (ours, stock):
-                    result = measure(kind)
-                    print(report.line(kind.label, result), flush=True)
-                    for figure in result.keys() & set(options.only):
-                        result[figure]["load_average"] = machine.load_average()
-                        samples.setdefault(figure, {}).setdefault(kind.label, []).append(result[figure])
-
-            for number in range(options.repeats):
-                wanted = [figure for figure in calls.METHODS if figure in options.only]
-                if wanted:
-                    sample(
-                        number,
-                        lambda kind: calls.measure(kind, children, folder, wanted, options.calls, options.calls_tls),
-                    )
-                if {"bytes", "memory"} & set(options.only):
-                    size = options.model_mb * 1_000_000
-                    sample(number, lambda kind: transfer.measure(kind, children, folder, size))
-                if "round" in options.only and number < options.round_repeats:
-                    sample(number, lambda kind: rounds.measure(kind, children, folder, options.rounds))
+        samples = measure(options, stock, ours)
     except KeyboardInterrupt:
         print("interrupted; everything that was started has been ended", file=sys.stderr)
         return 130
-    except (RuntimeError, TimeLimit) as error:
+    except (RuntimeError, TimeLimit, grpc.RpcError) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - begin
     _add_load(facts, machine, ticks)
-    ordered = {figure: samples[figure] for figure in FIGURES if figure in samples}
-    summary = report.summarize(ordered)
-    print("\n" + report.machine_text(facts, command, seconds) + "\n\n" + report.table(summary, ordered))
+    summary = report.summarize(samples)
+    print("\n" + report.machine_text(facts, command, seconds) + "\n\n" + report.table(summary, samples))
     if options.json:
-        report.write_json(options.json, facts, command, seconds, summary, ordered)
+        report.write_json(options.json, facts, command, seconds, summary, samples)
     return 1 if options.check and not all(entry["met"] for entry in summary.values()) else 0
+
+
+def measure(options, stock, ours):
+    """All samples: {figure: {label: [{"value": ...}, ...]}}, in the order of FIGURES."""
+    from fedbench import calls, machine, processes, report, rounds, tls, transfer
+
+    samples = {}
+    with tempfile.TemporaryDirectory(prefix="flwr-bench-") as name, processes.Children() as children:
+        folder = Path(name)
+        tls.make_certificates(folder)
+
+        def pair(number, take):
+            # The order changes each time, so that neither side profits from its place.
+            for kind in (stock, ours) if number % 2 == 0 else (ours, stock):
+                result = {figure: one for figure, one in take(kind).items() if figure in options.only}
+                print(report.line(kind.label, result), flush=True)
+                for figure, one in result.items():
+                    one["load_average"] = machine.load_average()
+                    samples.setdefault(figure, {}).setdefault(kind.label, []).append(one)
+
+        called = [figure for figure in calls.METHODS if figure in options.only]
+        for number in range(max(options.repeats, options.round_repeats)):
+            if called and number < options.repeats:
+                pair(
+                    number,
+                    lambda kind: calls.measure(kind, children, folder, called, options.calls, options.calls_tls),
+                )
+            if {"bytes", "memory"} & set(options.only) and number < options.repeats:
+                size = options.model_mb * 1_000_000
+                pair(number, lambda kind: transfer.measure(kind, children, folder, size))
+            if "round" in options.only and number < options.round_repeats:
+                pair(number, lambda kind: rounds.measure(kind, children, folder, options.rounds))
+    return {figure: samples[figure] for figure in FIGURES if figure in samples}
 
 
 def parse(arguments):

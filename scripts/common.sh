@@ -50,3 +50,9 @@ check_prerequisites() {
     fi
     exit 1
 }
+
+# Where cargo puts what it builds.
+target_directory() {
+    (cd "$REPOSITORY" && cargo metadata --format-version 1 --no-deps) |
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
+}

@@ -106,11 +106,6 @@ build() {
     SUPERLINK=("$BINARY" superlink --transport grpc)
 }
 
-target_directory() {
-    (cd "$REPOSITORY" && cargo metadata --format-version 1 --no-deps) |
-        sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
-}
-
 make_certificates() {
     say "3. Certificates: a certificate authority, and a server certificate for 127.0.0.1"
     CERTS=$WORK/certificates
@@ -211,7 +206,7 @@ run_app() {
     FEDERATION_CONFIG="address=\"127.0.0.1:$CONTROL_PORT\" root-certificates=\"$CA_CERT\""
     (
         cd "$APP"
-        exec flwr run . local-deployment --stream --federation-config "$FEDERATION_CONFIG" \
+        exec setsid flwr run . local-deployment --stream --federation-config "$FEDERATION_CONFIG" \
             --run-config "num-server-rounds=$ROUNDS"
     ) >"$LAST_LOG" 2>&1 &
     local cli=$!
@@ -272,12 +267,13 @@ END
 
 # -- processes -----------------------------------------------------------------------------------
 
-# Starts a program in the background with a log of its own.
+# Starts a program in the background with a log of its own. In a session of its own, so that Ctrl-C
+# reaches only this script, which ends everything in order.
 start() {
     local name=$1
     shift
     LAST_LOG=$LOGS/$name.log
-    (cd "$WORK" && exec "$@") >"$LAST_LOG" 2>&1 &
+    (cd "$WORK" && exec setsid "$@") >"$LAST_LOG" 2>&1 &
     DAEMONS+=("$!")
 }
 
@@ -330,8 +326,9 @@ clean_up() {
     [[ -n $STEP ]] && kill "$STEP" 2>/dev/null
     for ((index = ${#DAEMONS[@]} - 1; index >= 0; index--)); do
         pid=${DAEMONS[index]}
-        kill -TERM "$pid" 2>/dev/null || continue
-        end_within 10 "$pid" || kill -KILL "$pid" 2>/dev/null
+        kill -TERM "$pid" 2>/dev/null && end_within 10 "$pid"
+        # Whatever it left behind: it leads a process group of its own.
+        kill -KILL -- "-$pid" 2>/dev/null
         wait "$pid" 2>/dev/null
     done
     [[ -n $WORK ]] && rm -rf "$WORK"

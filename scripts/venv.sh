@@ -3,7 +3,7 @@
 #
 #   source scripts/venv.sh
 #   ensure_venv                # Flower 1.22.0 and scikit-learn from PyPI
-#   ensure_venv pytest         # and whatever else is named
+#   ensure_venv hpack more.txt # and whatever else is named: packages, requirements files
 #   "$VENV/bin/flwr" --version
 #
 # It is made once in target/venv-flwr-1.22 and reused; half-made ones are made again.
@@ -38,7 +38,7 @@ ensure_python() {
     fi
 }
 
-# Makes $VENV if need be, with the packages given as arguments in addition to Flower's.
+# Makes $VENV if need be, with the packages or requirements files given in addition to Flower's.
 ensure_venv() {
     if [[ -n ${FLWR_VENV:-} ]]; then
         [[ -x $VENV/bin/flower-supernode ]] ||
@@ -66,9 +66,14 @@ _venv_make() {
         : >"$made"
     fi
     for package in "$@"; do
-        if ! grep -qxF "$package" "$made"; then
-            _venv_install "$package" || return 1
-            echo "$package" >>"$made"
+        local arguments=("$package") mark=$package
+        if [[ $package == *.txt ]]; then
+            arguments=(-r "$package")
+            mark="${package##*/} $(sha256sum <"$package")"
+        fi
+        if ! grep -qxF -e "$mark" "$made"; then
+            _venv_install "${arguments[@]}" || return 1
+            echo "$mark" >>"$made"
         fi
     done
 }

@@ -58,8 +58,10 @@ class Server:
                     raise RuntimeError(f"{self.kind.label}: {error}\n{self.log_tail()}") from None
                 self._children.stop(self.process)
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, _error, _trace):
         self._children.stop(self.process)
+        if kind is not None and issubclass(kind, Exception):
+            print(f"the end of the log of {self.kind.label}:\n{self.log_tail()}", file=sys.stderr)
 
     @property
     def pid(self):

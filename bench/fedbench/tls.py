@@ -10,7 +10,7 @@ from cryptography.x509.oid import NameOID
 
 
 def make_certificates(folder):
-    """Writes ca.crt, server.crt and server.key (P-256, valid for a day) into `folder`."""
+    """Writes ca.crt, server.crt and server.key (P-256, valid for 90 days) into `folder`."""
     ca_key, ca_name = ec.generate_private_key(ec.SECP256R1()), _name("bench CA")
     ca = _builder(ca_name, ca_name, ca_key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -42,5 +42,5 @@ def _builder(subject, issuer, key):
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=90))
     )

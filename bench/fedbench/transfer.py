@@ -37,8 +37,6 @@ def measure(kind, children, folder, model_bytes):
         try:
             app.expect("ready", READY_S)
             return _round(server, workers)
-        except RuntimeError as error:
-            raise RuntimeError(f"{kind.label}: {error}\n{server.log_tail()}") from None
         finally:
             for worker in workers:
                 children.stop(worker.process)

@@ -62,7 +62,7 @@ impl Address {
     }
 
     /// Where a process on this machine reaches what listens here.
-    pub(crate) fn from_this_machine(&self) -> Self {
+    pub(crate) fn local_target(&self) -> Self {
         let host = match self.host.parse() {
             Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1",
             Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "::1",
@@ -146,7 +146,7 @@ mod tests {
             ("node.local:9091", "node.local:9091"),
         ] {
             let address = Address::parse(text).unwrap();
-            assert_eq!(address.from_this_machine().to_string(), shown);
+            assert_eq!(address.local_target().to_string(), shown);
             assert_eq!(address.is_wildcard(), text != shown);
         }
     }

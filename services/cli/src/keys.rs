@@ -32,32 +32,30 @@ fn make(node: &Node) -> Result<String, Exit> {
     let files = NodeKeyPair::generate()
         .and_then(|pair| pair.save(&node.out, &comment(&node.out), node.force))
         .map_err(|error| Exit::because(&error))?;
+    let mut lines = vec![
+        format!(
+            "wrote {} (private: stays with the SuperNode)",
+            files.private_path.display()
+        ),
+        format!("wrote {}", files.public_path.display()),
+    ];
     let (private, public) = (shell(&files.private_path), shell(&files.public_path));
-    let mut text = format!(
-        "wrote {} (private: stays with the SuperNode)\nwrote {}\n",
-        files.private_path.display(),
-        files.public_path.display()
-    );
-    let place = match &node.list {
-        Some(list) => {
-            let added =
-                add_to_list(list, &files.public_line).map_err(|error| Exit::because(&error))?;
-            text += &said_of_list(list, added, replaced.as_ref());
-            text += "\nNext, start the SuperLink with the list of keys that may join:\n";
-            shell(list)
-        }
-        None => {
-            text += &format!(
-                "\nNext, add the line of {public} to a list, for example keys.csv, and start the SuperLink with it:\n"
-            );
-            "keys.csv".to_owned()
-        }
+    let place = if let Some(list) = &node.list {
+        let added = add_to_list(list, &files.public_line).map_err(|error| Exit::because(&error))?;
+        lines.extend(said_of_list(list, added, replaced.as_ref()));
+        lines.push("\nNext, start the SuperLink with the list of keys that may join:".to_owned());
+        shell(list)
+    } else {
+        lines.push(format!(
+            "\nNext, add the line of {public} to a list, for example keys.csv, and start the SuperLink with it:"
+        ));
+        "keys.csv".to_owned()
     };
-    text += &format!(
+    lines.push(format!(
         "  flwr-quic superlink --auth-list-public-keys {place} ...\nand the SuperNode with its key pair:\n  \
          flower-supernode --auth-supernode-private-key {private} --auth-supernode-public-key {public} ...\n"
-    );
-    Ok(text)
+    ));
+    Ok(lines.join("\n"))
 }
 
 fn check_list(list: &Path) -> Result<(), Exit> {
@@ -94,7 +92,7 @@ fn comment(private: &Path) -> String {
     )
 }
 
-fn said_of_list(list: &Path, added: AddOutcome, replaced: Option<&NodePublicKey>) -> String {
+fn said_of_list(list: &Path, added: AddOutcome, replaced: Option<&NodePublicKey>) -> Vec<String> {
     let name = list.display();
     let keys = |len| {
         if len == 1 {
@@ -103,19 +101,19 @@ fn said_of_list(list: &Path, added: AddOutcome, replaced: Option<&NodePublicKey>
             format!("{len} keys")
         }
     };
-    let mut text = match added {
-        AddOutcome::Added { len } => format!("added it to {name}, which has {} now\n", keys(len)),
+    let mut lines = vec![match added {
+        AddOutcome::Added { len } => format!("added it to {name}, which has {} now", keys(len)),
         AddOutcome::AlreadyListed { len } => {
-            format!("it was in {name} before, which has {}\n", keys(len))
+            format!("it was in {name} before, which has {}", keys(len))
         }
-    };
+    }];
     if let Some(replaced) = replaced
         && AllowList::load(list).is_ok_and(|list| list.contains(replaced))
     {
-        text += &format!(
-            "the key that was replaced is still in {name}: remove the line of {}\n",
+        lines.push(format!(
+            "the key that was replaced is still in {name}: remove the line of {}",
             replaced.fingerprint()
-        );
+        ));
     }
-    text
+    lines
 }

@@ -158,7 +158,7 @@ fn arguments(appio: &Address, own_pid: u32) -> Vec<OsString> {
     [
         "--insecure",
         "--appio-api-address",
-        &appio.from_this_machine().to_string(),
+        &appio.local_target().to_string(),
         "--plugin-type",
         "serverapp",
         "--parent-pid",

@@ -49,10 +49,7 @@ fn main() -> ExitCode {
 fn superlink(options: SuperLinkOptions) -> ExitCode {
     match telemetry::start(options.log_format).and_then(|()| run(options)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => {
-            telemetry::say_why(&exit);
-            exit.status()
-        }
+        Err(exit) => telemetry::say_why(&exit),
     }
 }
 

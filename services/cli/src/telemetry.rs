@@ -7,6 +7,7 @@ use std::{
     fmt,
     io::{self, IsTerminal as _, Write as _},
     panic,
+    process::ExitCode,
 };
 
 use tracing::{Level, error, warn};
@@ -66,13 +67,14 @@ pub(crate) fn start(format: LogFormat) -> Result<(), Exit> {
     Ok(())
 }
 
-/// Says why the program ends, whatever is logged otherwise.
-pub(crate) fn say_why(exit: &Exit) {
+/// Says why the program ends, whatever is logged otherwise, and gives its status.
+pub(crate) fn say_why(exit: &Exit) -> ExitCode {
     if tracing::enabled!(target: EXIT_TARGET, Level::ERROR) {
         error!(target: EXIT_TARGET, "{exit}");
     } else {
         let _closed = writeln!(io::stderr(), "{exit}");
     }
+    exit.status()
 }
 
 /// Reads the value of `FLWR_LOG_LEVEL`; nothing if it cannot be understood.

@@ -191,8 +191,8 @@ pub trait Runs: Send + Sync + 'static {
     /// The runs that wait for a launch.
     fn launch_queue(&self, now: UnixTime) -> impl Future<Output = StoreResult<LaunchQueue>> + Send;
 
-    /// When the next lease passes, for whoever applies leases in time: the earliest of all starting
-    /// and running runs.
+    /// When the next lease passes, for whoever applies leases in time: the first moment at which
+    /// another method finishes one of the starting and running runs.
     fn next_lease_end(&self) -> impl Future<Output = StoreResult<Option<UnixTime>>> + Send;
 
     /// The federation options a run was submitted with.
@@ -300,7 +300,8 @@ pub trait Mailbox: Send + Sync + 'static {
     ///
     /// The messages are valid (section 3.7) and all belong to `run`. A message id that is stored
     /// already is left as it is, delivered or not, and reported as stored. Trees are announced even
-    /// for messages that were not stored.
+    /// for messages that were not stored; such a tree is freed once all its objects have arrived.
+    /// For a run that is unknown or finished nothing is stored or announced.
     fn store_instructions(
         &self,
         run: RunId,
@@ -319,8 +320,9 @@ pub trait Mailbox: Send + Sync + 'static {
     ) -> impl Future<Output = StoreResult<Option<Delivered>>> + Send;
 
     /// Stores a reply and announces its objects, in one step; the objects are announced even if
-    /// the reply is refused. Checks the rules of section 3.5 that need state (the generic ones of
-    /// 3.7 were checked before; `valid` says with what result). The first complete reply stands.
+    /// the reply is refused, and freed then once all of them have arrived. Checks the rules of
+    /// section 3.5 that need state (the generic ones of 3.7 were checked before; `valid` says with
+    /// what result). The first complete reply stands.
     fn store_reply(
         &self,
         reply: Message,
@@ -331,7 +333,8 @@ pub trait Mailbox: Send + Sync + 'static {
 
     /// Looks for replies to `instructions` of `run` (section 3.6, with complete stored replies
     /// first). Errors that stand for replies are made here, stored as objects, and from then on are
-    /// the reply. Repeating it gives the same replies until they are confirmed.
+    /// the reply. Repeating it gives the same replies until they are confirmed. For a run that is
+    /// unknown or finished everything asked for is waiting.
     fn replies(
         &self,
         run: RunId,
@@ -381,7 +384,9 @@ pub enum Object {
 /// An object is *complete* when it and all below it have bytes.
 pub trait Objects: Send + Sync + 'static {
     /// Announces the objects of `trees` for `run` and returns those without bytes, each once,
-    /// children first.
+    /// children first. Nothing is announced for a run that is unknown or finished, nor a tree that
+    /// is cyclic, deeper than 64 levels or larger than 2^22 objects: they would never be freed, or
+    /// never fit.
     fn announce(
         &self,
         run: RunId,

@@ -44,6 +44,7 @@ pub(crate) async fn run(options: SuperLinkOptions) -> Result<(), Exit> {
         // Looking up a name can take long.
         signal = signals.next() => {
             info!(signal = signal.name(), "Shutting down before serving");
+            info!("{FAREWELL}");
             return Ok(());
         }
         parts = prepare(&options) => parts?,
@@ -53,7 +54,7 @@ pub(crate) async fn run(options: SuperLinkOptions) -> Result<(), Exit> {
         Isolation::Subprocess => Some(SuperExec::find(&parts.serverappio.address)?),
     };
     run_until_signal(parts, superexec, signals).await?;
-    info!("SuperLink terminated gracefully.");
+    info!("{FAREWELL}");
     Ok(())
 }
 
@@ -217,3 +218,4 @@ pub(super) fn crashed(context: &str) -> Exit {
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
 /// What calls under way get to finish beyond the grace that their transport gave them.
 const GRACE: Duration = Duration::from_secs(1);
+const FAREWELL: &str = "SuperLink terminated gracefully.";

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import harness
 import pytest
-from harness import Certificates, SuperLink
 from world import HOLD_OFF, World
+
+import harness
+from harness import Certificates, SuperLink
 
 
 @pytest.fixture(scope="session")

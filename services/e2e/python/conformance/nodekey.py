@@ -27,9 +27,11 @@ def pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def openssh(key: Any) -> str:
     """Return the public half as one OpenSSH line, as the allow-list file holds it."""
-    return key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    ).decode()
+    return (
+        key.public_key()
+        .public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        .decode()
+    )
 
 
 def sign(key: ec.EllipticCurvePrivateKey, text: str) -> bytes:
@@ -42,7 +44,9 @@ def timestamp(age: float = 0.0) -> str:
     return (datetime.now(timezone.utc) - timedelta(seconds=age)).isoformat()
 
 
-def signed(key: ec.EllipticCurvePrivateKey, text: str | None = None) -> list[tuple[str, str | bytes]]:
+def signed(
+    key: ec.EllipticCurvePrivateKey, text: str | None = None
+) -> list[tuple[str, str | bytes]]:
     """Return the three authentication headers for `text`, the present instant by default."""
     text = timestamp() if text is None else text
     return [(PUBLIC_KEY, pem(key)), (TIMESTAMP, text), (SIGNATURE, sign(key, text))]

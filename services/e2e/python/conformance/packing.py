@@ -214,7 +214,8 @@ def make_fab(
     project = pyproject.encode() if isinstance(pyproject, str) else pyproject
     members = {"wire/__init__.py": b""} if files is None else files
     listing = "".join(
-        f"{path},{sha256(content)},{len(content) * 8}\n" for path, content in sorted(members.items())
+        f"{path},{sha256(content)},{len(content) * 8}\n"
+        for path, content in sorted(members.items())
     )
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", compression) as archive:

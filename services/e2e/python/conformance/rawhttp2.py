@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import time
+import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -27,6 +28,9 @@ PADDED = 0x8
 
 CANCEL = 0x8
 
+SETTINGS_INITIAL_WINDOW_SIZE = 0x4
+
+INITIAL_WINDOW = 65535
 LARGE_WINDOW = 2**30
 
 
@@ -56,6 +60,11 @@ class Answer:
     def grpc_status(self) -> int | None:
         """Value of `grpc-status`, if the server sent one."""
         return int(self.headers["grpc-status"]) if "grpc-status" in self.headers else None
+
+    @property
+    def grpc_message(self) -> str:
+        """Value of `grpc-message`, decoded; empty if the server sent none."""
+        return urllib.parse.unquote(self.headers.get("grpc-message", ""))
 
     @property
     def messages(self) -> list[bytes]:
@@ -111,6 +120,9 @@ class Http2:
         self.pings = 0
         self.went_away: int | None = None
         """Error code of GOAWAY, if the server sent one."""
+        self.initial_window = INITIAL_WINDOW
+        self.windows: dict[int, int] = {0: INITIAL_WINDOW}
+        """Bytes the server still accepts, by stream; 0 is the whole connection."""
         if preface:
             window = struct.pack(">HI", 0x4, 2**31 - 1)
             self.sock.sendall(PREFACE + frame(SETTINGS, 0, 0, window))
@@ -138,7 +150,10 @@ class Http2:
         """Read one frame and react to it as a well-behaved client does."""
         got = self.read_frame()
         if got.kind == SETTINGS and not got.flags & ACK:
+            self._settings(got.payload)
             self.sock.sendall(frame(SETTINGS, ACK, 0))
+        elif got.kind == WINDOW_UPDATE and got.stream in self.windows:
+            self.windows[got.stream] += int.from_bytes(got.payload, "big")
         elif got.kind == PING and not got.flags & ACK:
             self.pings += 1
             self.sock.sendall(frame(PING, ACK, 0, got.payload))
@@ -147,6 +162,13 @@ class Http2:
         elif got.stream in self.answers:
             self._answer(self.answers[got.stream], got)
         return got
+
+    def _settings(self, payload: bytes) -> None:
+        for name, value in struct.iter_unpack(">HI", payload):
+            if name == SETTINGS_INITIAL_WINDOW_SIZE:
+                for stream in self.windows.keys() - {0}:
+                    self.windows[stream] += value - self.initial_window
+                self.initial_window = value
 
     def _answer(self, answer: Answer, got: Frame) -> None:
         if got.kind == HEADERS:
@@ -183,15 +205,20 @@ class Http2:
             ]
         )
         self.answers[stream] = Answer()
+        self.windows[stream] = self.initial_window
         self.sock.sendall(frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream, block))
         return stream
 
-    def data(self, stream: int, payload: bytes, *, end: bool = False) -> None:
-        """Send DATA frames of at most 16 KiB, without regard to flow control."""
+    def data(self, stream: int, payload: bytes, *, end: bool = False, rude: bool = False) -> None:
+        """Send DATA frames of at most 16 KiB as the windows allow; `rude` ignores the windows."""
         chunks = [payload[i : i + 16384] for i in range(0, len(payload), 16384)] or [b""]
         for index, part in enumerate(chunks):
+            while not rude and min(self.windows[stream], self.windows[0]) < len(part):
+                self.step()
             last = end and index == len(chunks) - 1
             self.sock.sendall(frame(DATA, END_STREAM if last else 0, stream, part))
+            self.windows[stream] -= len(part)
+            self.windows[0] -= len(part)
 
     def reset(self, stream: int, code: int = CANCEL) -> None:
         """Send RST_STREAM."""

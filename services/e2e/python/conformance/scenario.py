@@ -243,7 +243,9 @@ def tree(object_id: str, *children: TreeProto) -> TreeProto:
     return TreeProto(object_id=object_id, children=children)
 
 
-def with_tree(packed: Packed, *children: TreeProto, objects: dict[str, bytes] | None = None) -> Packed:
+def with_tree(
+    packed: Packed, *children: TreeProto, objects: dict[str, bytes] | None = None
+) -> Packed:
     """Replace what hangs below a message's root, and the objects below it.
 
     The server compares neither the registered tree nor the message id with the message object's

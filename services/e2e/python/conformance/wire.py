@@ -102,7 +102,9 @@ def expect_error(
         if isinstance(details, str):
             assert error.details() == details, f"expected details {details!r}, got {seen}"
         elif details is not None:
-            assert details.search(error.details() or ""), f"expected {details.pattern!r}, got {seen}"
+            assert details.search(error.details() or ""), (
+                f"expected {details.pattern!r}, got {seen}"
+            )
         return error
     raise AssertionError(f"expected {code} {details!r}, got the answer {answer!r}")
 
@@ -521,9 +523,7 @@ class AppIo(Client):
 
     def heartbeat(self, run_id: int, interval: float = 30.0, **options: Any) -> bool:
         """SendAppHeartbeat; returns `success`."""
-        request = heartbeat_pb2.SendAppHeartbeatRequest(
-            run_id=run_id, heartbeat_interval=interval
-        )
+        request = heartbeat_pb2.SendAppHeartbeatRequest(run_id=run_id, heartbeat_interval=interval)
         return self.call("SendAppHeartbeat", request, **options).success
 
 
@@ -572,9 +572,7 @@ class Control(Client):
 
     def stop_run(self, run_id: int, **options: Any) -> bool:
         """StopRun; returns `success`."""
-        return self.call(
-            "StopRun", control_pb2.StopRunRequest(run_id=run_id), **options
-        ).success
+        return self.call("StopRun", control_pb2.StopRunRequest(run_id=run_id), **options).success
 
     def list_runs(self, run_id: int | None = None, **options: Any) -> control_pb2.ListRunsResponse:
         """ListRuns, of one run or of all."""

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from wire import AppIo, Control, Node
+
 import harness
 from harness import SuperLink
-from wire import AppIo, Control, Node
 
 HOLD_OFF: list[str] = [] if harness.REFERENCE else ["--hold-seconds", "0"]
 """Flags that make the server under test answer at once; upstream always does and has no flag."""

@@ -210,6 +210,7 @@ impl Objects for MemoryState {
         if let Err(refused) = checked {
             return Ok(refused);
         }
+        let content = unpinned(content);
         Ok(match self.step(|inner| inner.put_object(object, content)) {
             Stored::Kept(_) => Put::Stored,
             Stored::Present => Put::Present,
@@ -256,6 +257,17 @@ fn check(object: ObjectId, content: &Bytes) -> Result<(), Put> {
     flwr_api::object::check(content).map_err(Put::Malformed)?;
     Ok(())
 }
+
+/// Moves few bytes out of what may be a large receive buffer that they would keep alive.
+fn unpinned(content: Bytes) -> Bytes {
+    if content.len() <= COPIED_BYTES_MAX {
+        return Bytes::copy_from_slice(&content);
+    }
+    content
+}
+
+/// Objects up to this size get memory of their own; larger ones are kept as they came.
+const COPIED_BYTES_MAX: usize = 16 << 10;
 
 /// Largest object that is taken, in bytes: what a gRPC message can carry.
 const OBJECT_BYTES_MAX: u64 = 2 << 30;

@@ -1,0 +1,10 @@
+//! The built binary, run as an operator runs it. Ids in names are statements of the protocol document, section 9.10.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod certs;
+mod flags;
+mod keys;
+mod lifecycle;
+mod superexec;
+mod support;

@@ -1,0 +1,1 @@
+"""The probe app of the end-to-end tests."""

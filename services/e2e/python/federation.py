@@ -1,0 +1,392 @@
+"""A whole federation of stock Flower 1.22 programs around the SuperLink under test.
+
+    with Federation(tmp_path, tls=certificates, nodes=2) as federation:
+        app = federation.app("probe")
+        run = app.start(rounds=2)               # flwr run
+        run.wait_finished()
+        assert run.events("reply")[0]["code"] is None
+        print(app.flwr("ls").text)              # any command of the flwr command line
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import textwrap
+import zipfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+import grpc
+from flwr.proto.appio_pb2 import PullAppInputsRequest, RequestTokenRequest
+from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StreamLogsRequest
+from flwr.proto.control_pb2_grpc import ControlStub
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.run_pb2 import Run as RunProto
+from flwr.proto.run_pb2 import UpdateRunStatusRequest
+from flwr.proto.serverappio_pb2 import GetNodesRequest
+from flwr.proto.serverappio_pb2_grpc import ServerAppIoStub
+
+from harness import (
+    REPOSITORY,
+    START_SECONDS,
+    VENV_BIN,
+    Certificates,
+    Process,
+    SuperLink,
+    environment,
+    free_port,
+    plain,
+    port_is_open,
+    wait_for,
+)
+
+APPS = {
+    "digits": REPOSITORY / "examples" / "digits",
+    "probe": Path(__file__).resolve().parent / "apps" / "probe",
+}
+RUN_SECONDS = 120.0
+
+
+# -- SuperNodes and SuperExecs ------------------------------------------------------------------
+
+
+class SuperNode(Process):
+    """A stock ``flower-supernode``; in process isolation with a SuperExec of its own."""
+
+    def __init__(
+        self,
+        link: SuperLink,
+        directory: Path,
+        name: str = "supernode",
+        config: str = "",
+        isolation: str = "subprocess",
+        args: Sequence[object] = (),
+    ) -> None:
+        self.home = Path(directory) / f"{name}-home"
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.clientappio = f"127.0.0.1:{free_port()}"
+        argv: list[object] = [VENV_BIN / "flower-supernode", "--superlink", link.fleet]
+        argv += ["--clientappio-api-address", self.clientappio, "--isolation", isolation]
+        argv += ["--insecure"] if link.tls is None else ["--root-certificates", link.tls.ca]
+        argv += ["--node-config", config] if config else []
+        super().__init__(name, [*argv, *args], directory, environment(self.home))
+        self.superexec: Optional[Process] = None
+        if isolation == "process":
+            self.superexec = superexec(
+                "clientapp", self.clientappio, directory, self.home, name=f"{name}-superexec"
+            )
+
+    def close(self) -> None:
+        """End the SuperNode and its SuperExec."""
+        if self.superexec is not None:
+            self.superexec.close()
+        super().close()
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """What its ClientApps have emitted so far (they log into the launcher's log)."""
+        launcher = self.superexec or self
+        return [found for found in parse_events(launcher.log) if found["event"] == event]
+
+
+def superexec(
+    plugin: str, address: str, directory: Path, home: Path, name: str = "superexec"
+) -> Process:
+    """A stock ``flower-superexec`` for process isolation."""
+    argv = [VENV_BIN / "flower-superexec", "--insecure", "--plugin-type", plugin]
+    return Process(name, [*argv, "--appio-api-address", address], directory, environment(home))
+
+
+# -- the command line ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a finished command printed (standard output and error together) and its status."""
+
+    text: str
+    status: int
+
+    def json(self) -> Any:
+        """The JSON document in the output."""
+        return json.loads(self.text[self.text.index("{") :])
+
+
+class App:
+    """A copy of an app, and the ``flwr`` command line in it."""
+
+    def __init__(self, source: Path, directory: Path, link: SuperLink, home: Path) -> None:
+        self.directory = directory
+        self.link = link
+        self.home = home
+        if not directory.exists():
+            shutil.copytree(source, directory, ignore=shutil.ignore_patterns("__pycache__"))
+        project = directory / "pyproject.toml"
+        text = project.read_text(encoding="utf-8").partition("[tool.flwr.federations]")[0]
+        project.write_text(text + self._federations(), encoding="utf-8")
+
+    def _federations(self) -> str:
+        lines = ["[tool.flwr.federations]", 'default = "test"', "[tool.flwr.federations.test]"]
+        lines.append(f'address = "{self.link.control}"')
+        if self.link.tls is None:
+            lines.append("insecure = true")
+        else:
+            lines.append(f'root-certificates = "{self.link.tls.ca}"')
+        return "\n".join(lines) + "\n"
+
+    def flwr(self, *args: object, timeout: float = 60.0) -> Output:
+        """Run ``flwr ARGS`` in the app's folder, to its end."""
+        done = subprocess.run(
+            [str(VENV_BIN / "flwr"), *map(str, args)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=str(self.directory),
+            env=environment(self.home),
+            timeout=timeout,
+            check=False,
+        )
+        return Output(plain(done.stdout.decode(errors="replace")), done.returncode)
+
+    def flwr_background(self, name: str, *args: object) -> Process:
+        """Start ``flwr ARGS`` in the app's folder; the caller closes it."""
+        argv = [VENV_BIN / "flwr", *args]
+        return Process(name, argv, self.directory, environment(self.home))
+
+    def start(self, **config: object) -> "Run":
+        """``flwr run`` with run-config overrides (underscores become hyphens)."""
+        output = self.flwr("run", ".", *run_config(config))
+        return Run(self.link, started_run_id(output.text))
+
+
+def run_config(config: dict[str, object]) -> list[str]:
+    """The ``-c`` arguments for overrides, in TOML syntax."""
+    names = {key.replace("_", "-"): value for key, value in config.items()}
+    joined = " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in names.items())
+    return ["-c", joined] if joined else []
+
+
+def started_run_id(text: str) -> int:
+    """The run id in what ``flwr run`` printed."""
+    match = re.search(r"Successfully started run (\d+)", text)
+    assert match, f"flwr run did not start a run:\n{text}"
+    return int(match.group(1))
+
+
+def parse_events(text: str) -> list[dict[str, Any]]:
+    """The probe app's events in a log."""
+    return [json.loads(line) for line in re.findall(r"PROBE (\{.*\})$", plain(text), re.MULTILINE)]
+
+
+# -- runs ---------------------------------------------------------------------------------------
+
+
+class Run:
+    """A started run, watched through the Control service."""
+
+    def __init__(self, link: SuperLink, run_id: int) -> None:
+        self.link = link
+        self.run_id = run_id
+
+    def info(self) -> RunProto:
+        """The run as ``flwr ls`` sees it."""
+        with control(self.link) as stub:
+            found = stub.ListRuns(ListRunsRequest(run_id=self.run_id), timeout=10)
+        return found.run_dict[self.run_id]
+
+    @property
+    def status(self) -> str:
+        """Such as ``running`` or ``finished:completed``."""
+        status = self.info().status
+        return ":".join(part for part in (status.status, status.sub_status) if part)
+
+    @property
+    def details(self) -> str:
+        """Why the run failed, if it did."""
+        return str(self.info().status.details)
+
+    def wait_status(self, prefix: str, timeout: float = RUN_SECONDS) -> str:
+        """The status, once it starts with ``prefix``."""
+        last = [""]
+
+        def reached() -> bool:
+            last[0] = self.status
+            return last[0].startswith(prefix)
+
+        try:
+            wait_for(reached, timeout, f"run {self.run_id} to be {prefix}", interval=0.2)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {last[0]}; its log:\n{self.log()}") from None
+        return last[0]
+
+    def wait_finished(self, timeout: float = RUN_SECONDS) -> str:
+        """``finished:...``, once the run has ended."""
+        return self.wait_status("finished", timeout)
+
+    def wait_completed(self, timeout: float = RUN_SECONDS) -> "Run":
+        """The run itself, once it has ended well."""
+        status = self.wait_finished(timeout)
+        assert status == "finished:completed", f"{status} {self.details}\n{self.log()}"
+        return self
+
+    def log(self, seconds: float = 2.0) -> str:
+        """Everything the ServerApp has logged so far."""
+        parts = []
+        with control(self.link) as stub:
+            request = StreamLogsRequest(run_id=self.run_id, after_timestamp=0.0)
+            try:
+                for response in stub.StreamLogs(request, timeout=seconds):
+                    parts.append(response.log_output)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise
+        return plain("".join(parts))
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """The probe's events of one kind so far."""
+        return [found for found in parse_events(self.log()) if found["event"] == event]
+
+    def wait_event(self, event: str, timeout: float = RUN_SECONDS) -> dict[str, Any]:
+        """The probe's first event of one kind."""
+        found = wait_for(lambda: self.events(event), timeout, f"event {event} of {self.run_id}")
+        return found[0]
+
+
+class control:  # pylint: disable=invalid-name
+    """A Control stub over a channel of its own: ``with control(link) as stub``."""
+
+    def __init__(self, link: SuperLink) -> None:
+        if link.tls is None:
+            self._channel = grpc.insecure_channel(link.control)
+        else:
+            roots = grpc.ssl_channel_credentials(link.tls.ca.read_bytes())
+            self._channel = grpc.secure_channel(link.control, roots)
+
+    def __enter__(self) -> ControlStub:
+        return ControlStub(self._channel)
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+
+class Roster:
+    """Which nodes are online, asked as a ServerApp would; for SuperLinks without a SuperExec."""
+
+    def __init__(self, link: SuperLink) -> None:
+        with control(link) as stub:
+            started = stub.StartRun(StartRunRequest(fab=_empty_fab()), timeout=10)
+        self._run_id = started.run_id
+        self._channel = grpc.insecure_channel(link.serverappio)
+        self._stub = ServerAppIoStub(self._channel)
+        request = RequestTokenRequest(run_id=self._run_id)
+        token = self._stub.RequestToken(request, timeout=10).token
+        self._stub.PullAppInputs(PullAppInputsRequest(token=token), timeout=10)
+        running = UpdateRunStatusRequest(run_id=self._run_id)
+        running.run_status.status = "running"
+        self._stub.UpdateRunStatus(running, timeout=10)
+
+    def online(self) -> set[int]:
+        """The ids of the nodes that are online now."""
+        answer = self._stub.GetNodes(GetNodesRequest(run_id=self._run_id), timeout=10)
+        return {node.node_id for node in answer.nodes}
+
+    def wait_online(self, count: int, timeout: float = START_SECONDS) -> set[int]:
+        """The ids, once exactly so many nodes are online."""
+        wait_for(lambda: len(self.online()) == count, timeout, f"{count} nodes to be online")
+        return self.online()
+
+    def close(self) -> None:
+        """Give the channel back; the run stays running."""
+        self._channel.close()
+
+
+def _empty_fab() -> Fab:
+    project = """
+        project = {name = "roster", version = "1.0.0"}
+        tool.flwr.app = {publisher = "test", components = {serverapp = "a:b", clientapp = "a:b"}}
+    """
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("pyproject.toml", textwrap.dedent(project))
+    data = content.getvalue()
+    return Fab(hash_str=hashlib.sha256(data).hexdigest(), content=data)
+
+
+# -- all of it ----------------------------------------------------------------------------------
+
+
+class Federation:
+    """A SuperLink with SuperNodes, all online on entry, all ended on exit.
+
+    Node ``i`` of ``n`` gets the node config ``partition-id=i num-partitions=n``. ``node_isolation``
+    is the SuperLink's unless given.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        tls: Optional[Certificates] = None,
+        isolation: str = "subprocess",
+        nodes: int = 2,
+        node_isolation: Optional[str] = None,
+        superlink_args: Sequence[object] = (),
+        node_args: Sequence[object] = (),
+    ) -> None:
+        self.directory = directory
+        self.link = SuperLink(directory, tls=tls, isolation=isolation, args=superlink_args)
+        self.node_isolation = node_isolation or isolation
+        self.node_count = nodes
+        self.node_args = list(node_args)
+        self.nodes: list[SuperNode] = []
+        self.superexec: Optional[Process] = None
+        self._stack = ExitStack()
+        self._apps = 0
+
+    def app(self, name: str) -> App:
+        """A fresh copy of one of ``APPS``."""
+        self._apps += 1
+        home = self.directory / "cli-home"
+        home.mkdir(exist_ok=True)
+        target = self.directory / f"{name}-{self._apps}"
+        return App(APPS[name], target, self.link, home)
+
+    def add_node(self, name: str, config: str = "", args: Sequence[object] = ()) -> SuperNode:
+        """Start one more SuperNode; the federation ends it."""
+        node = SuperNode(
+            self.link, self.directory, name, config, self.node_isolation, [*self.node_args, *args]
+        )
+        self._stack.callback(node.close)
+        self.nodes.append(node)
+        return node
+
+    def __enter__(self) -> "Federation":
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _start(self) -> None:
+        self._stack.callback(self.link.close)
+        self.link.start()
+        if self.link.isolation == "process":
+            self.superexec = superexec(
+                "serverapp", self.link.serverappio, self.directory, self.link.home
+            )
+            self._stack.callback(self.superexec.close)
+        for index in range(self.node_count):
+            config = f"partition-id={index} num-partitions={self.node_count}"
+            self.add_node(f"supernode-{index}", config)
+        for node in self.nodes:
+            address = node.clientappio
+            wait_for(lambda: port_is_open(address), START_SECONDS, f"{node.name} to listen")
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()

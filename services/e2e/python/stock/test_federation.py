@@ -1,0 +1,84 @@
+"""Whole federations: TLS and insecure, every isolation, the gRPC adapter; the digits app learns."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+
+from federation import Federation, SuperNode, run_config
+from harness import Certificates, make_certificates
+
+
+def test_digits_learns_with_tls_and_subprocess_isolation(shared: Federation) -> None:
+    output = shared.app("digits").flwr("run", ".", "--stream", timeout=120)
+    rounds = re.findall(r"^round (\d+): accuracy ([\d.]+) \([\d.]+ s\)$", output.text, re.MULTILINE)
+    assert [int(number) for number, _ in rounds] == [1, 2, 3], output.text
+    assert float(rounds[-1][1]) > 0.9, output.text
+
+
+def test_digits_evaluates_on_the_nodes_when_asked(shared: Federation) -> None:
+    overrides = run_config({"num-server-rounds": 1, "fraction-evaluate": 1.0})
+    output = shared.app("digits").flwr("run", ".", "--stream", *overrides, timeout=120)
+    aggregated = re.findall(r"Aggregated MetricRecord: (\{.*\})", output.text)
+    assert len(aggregated) == 2 and "'accuracy'" in aggregated[1], output.text
+
+
+@pytest.mark.parametrize(
+    ("superlink", "supernode", "tls"),
+    [
+        ("process", "process", False),
+        ("process", "subprocess", True),
+        ("subprocess", "process", False),
+    ],
+)
+def test_a_round_in_every_isolation(
+    tmp_path: Path, certificates: Certificates, superlink: str, supernode: str, tls: bool
+) -> None:
+    with Federation(
+        tmp_path,
+        tls=certificates if tls else None,
+        isolation=superlink,
+        node_isolation=supernode,
+        nodes=1,
+    ) as federation:
+        _one_round(federation)
+
+
+def test_a_round_through_the_grpc_adapter(tmp_path: Path) -> None:
+    with Federation(
+        tmp_path,
+        nodes=1,
+        superlink_args=["--fleet-api-type", "grpc-adapter"],
+        node_args=["--grpc-adapter"],
+    ) as federation:
+        _one_round(federation)
+
+
+def test_a_supernode_that_distrusts_the_certificate_stays_out(
+    shared: Federation, tmp_path: Path
+) -> None:
+    stranger = make_certificates(tmp_path / "other-ca")
+    link = copy.copy(shared.link)
+    link.tls = stranger
+    with SuperNode(link, tmp_path, "distrustful", args=["--max-retries", "1"]) as node:
+        node.wait(60)
+        assert "CERTIFICATE_VERIFY_FAILED" in node.log or "UNAVAILABLE" in node.log
+    assert len(_online(shared)) == 2
+
+
+def _one_round(federation: Federation) -> None:
+    app = federation.app("probe")
+    run = app.start(arrays=3).wait_completed()
+    (sent,) = run.events("round")
+    (reply,) = run.events("reply")
+    assert reply["code"] is None
+    assert reply["checksum"] == reply["saw"]["checksum"] == sent["checksum"]
+
+
+def _online(federation: Federation) -> list[int]:
+    run = federation.app("probe").start(rounds=0).wait_completed()
+    nodes: list[int] = run.events("nodes")[0]["nodes"]
+    return nodes
