@@ -156,12 +156,11 @@ impl<E: Exchange> Connection<E> {
         let (peer, code, why) = (self.peer.addr, status.code(), status.message());
         match code {
             tonic::Code::Unauthenticated => warn!(%peer, method, why, "call refused"),
-            tonic::Code::PermissionDenied
-            | tonic::Code::NotFound
-            | tonic::Code::FailedPrecondition
-            | tonic::Code::InvalidArgument
-            | tonic::Code::ResourceExhausted => info!(%peer, method, ?code, why, "call refused"),
-            _ => debug!(%peer, method, ?code, why, "call failed"),
+            tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => {
+                debug!(%peer, method, ?code, why, "call ended");
+            }
+            _ if self.drain.is_requested() => debug!(%peer, method, ?code, why, "call ended"),
+            _ => info!(%peer, method, ?code, why, "call refused"),
         }
     }
 }

@@ -144,7 +144,8 @@ pub(crate) async fn serve_exchange<D, E: Exchange>(
             accepted = listener.tcp.accept() => accepted,
         };
         let (tcp, addr) = match accepted {
-            Ok(accepted) => accepted,
+            // IPv4 peers of a dual-stack socket are called by their IPv4 address.
+            Ok((tcp, addr)) => (tcp, SocketAddr::new(addr.ip().to_canonical(), addr.port())),
             Err(error) => {
                 // Out of file descriptors, mostly: give others a chance to close some.
                 warn!(%error, addr = %listener.addr, "a connection could not be accepted");
