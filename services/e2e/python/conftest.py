@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -12,13 +14,19 @@ from harness import Certificates, Process, SuperLink, make_certificates
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse to start without a SuperLink to test."""
+    """Refuse to start without a SuperLink to test; end what was started on SIGTERM, too."""
     if config.option.collectonly or config.option.help:
         return
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         harness.superlink_command()
     except FileNotFoundError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _terminated(*_: object) -> None:
+    pytest.exit("terminated", returncode=128 + signal.SIGTERM)
 
 
 def pytest_report_header() -> str:

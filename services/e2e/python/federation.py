@@ -51,7 +51,7 @@ APPS = {
     "digits": REPOSITORY / "examples" / "digits",
     "probe": Path(__file__).resolve().parent / "apps" / "probe",
 }
-RUN_SECONDS = 120.0
+RUN_SECONDS = 90.0
 
 
 # -- SuperNodes and SuperExecs ------------------------------------------------------------------
@@ -119,12 +119,18 @@ class Output:
 
 
 class App:
-    """A copy of an app, and the ``flwr`` command line in it."""
+    """A copy of an app, and the ``flwr`` command line in it.
 
-    def __init__(self, source: Path, directory: Path, link: SuperLink, home: Path) -> None:
+    ``nodes`` are the SuperNodes that its runs need: when one ends, waiting for a run ends, too.
+    """
+
+    def __init__(
+        self, source: Path, directory: Path, link: SuperLink, home: Path, nodes: list[SuperNode]
+    ) -> None:
         self.directory = directory
         self.link = link
         self.home = home
+        self.nodes = nodes
         if not directory.exists():
             shutil.copytree(source, directory, ignore=shutil.ignore_patterns("__pycache__"))
         project = directory / "pyproject.toml"
@@ -162,7 +168,7 @@ class App:
     def start(self, **config: object) -> "Run":
         """``flwr run`` with run-config overrides (underscores become hyphens)."""
         output = self.flwr("run", ".", *run_config(config))
-        return Run(self.link, started_run_id(output.text))
+        return Run(self.link, started_run_id(output.text), self.nodes)
 
 
 def run_config(config: dict[str, object]) -> list[str]:
@@ -190,9 +196,12 @@ def parse_events(text: str) -> list[dict[str, Any]]:
 class Run:
     """A started run, watched through the Control service."""
 
-    def __init__(self, link: SuperLink, run_id: int) -> None:
+    def __init__(
+        self, link: SuperLink, run_id: int, nodes: Optional[list[SuperNode]] = None
+    ) -> None:
         self.link = link
         self.run_id = run_id
+        self._nodes = [] if nodes is None else nodes
 
     def info(self) -> RunProto:
         """The run as ``flwr ls`` sees it."""
@@ -217,13 +226,18 @@ class Run:
 
         def reached() -> bool:
             last[0] = self.status
-            return last[0].startswith(prefix)
+            return last[0].startswith(prefix) or self._check_nodes()
 
         try:
             wait_for(reached, timeout, f"run {self.run_id} to be {prefix}", interval=0.2)
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {last[0]}; its log:\n{self.log()}") from None
         return last[0]
+
+    def _check_nodes(self) -> bool:
+        for node in self._nodes:
+            assert node.running, f"{node.name} ended with {node.returncode}\n{node.tail()}"
+        return False
 
     def wait_finished(self, timeout: float = RUN_SECONDS) -> str:
         """``finished:...``, once the run has ended."""
@@ -254,8 +268,11 @@ class Run:
 
     def wait_event(self, event: str, timeout: float = RUN_SECONDS) -> dict[str, Any]:
         """The probe's first event of one kind."""
-        found = wait_for(lambda: self.events(event), timeout, f"event {event} of {self.run_id}")
-        return found[0]
+
+        def happened() -> Any:
+            return self.events(event) or self._check_nodes()
+
+        return wait_for(happened, timeout, f"event {event} of run {self.run_id}")[0]
 
 
 class control:  # pylint: disable=invalid-name
@@ -354,7 +371,7 @@ class Federation:
         home = self.directory / "cli-home"
         home.mkdir(exist_ok=True)
         target = self.directory / f"{name}-{self._apps}"
-        return App(APPS[name], target, self.link, home)
+        return App(APPS[name], target, self.link, home, self.nodes)
 
     def add_node(self, name: str, config: str = "", args: Sequence[object] = ()) -> SuperNode:
         """Start one more SuperNode; the federation ends it."""
@@ -364,6 +381,11 @@ class Federation:
         self._stack.callback(node.close)
         self.nodes.append(node)
         return node
+
+    def kill(self, node: SuperNode) -> None:
+        """SIGKILL a SuperNode that no run needs any more."""
+        self.nodes.remove(node)
+        node.kill()
 
     def __enter__(self) -> "Federation":
         try:

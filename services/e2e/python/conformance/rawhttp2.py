@@ -7,6 +7,7 @@ misbehave (false lengths, torn streams, slow senders).
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
 import struct
@@ -85,6 +86,14 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 def grpc_message(body: bytes, *, compressed: int = 0, length: int | None = None) -> bytes:
     """Prefix a message with its flag and length; `length` may lie."""
     return struct.pack(">BI", compressed, len(body) if length is None else length) + body
+
+
+def on_wire(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[str, str | bytes]]:
+    """Encode metadata as gRPC carries it: binary values in base64."""
+    return [
+        (name, base64.b64encode(value) if isinstance(value, bytes) else value)
+        for name, value in metadata
+    ]
 
 
 def tls(address: str, context: ssl.SSLContext, timeout: float = 10.0) -> ssl.SSLSocket:

@@ -253,6 +253,16 @@ def test_133_first_response_has_everything(scene: Scene) -> None:
     assert abs(first.latest_timestamp - time.time()) < 5
 
 
+def test_133_large_output(scene: Scene) -> None:
+    """Entries far above gRPC's usual 4 MiB arrive whole."""
+    run_id = scene.run()
+    entries = [str(number) * 6_000_000 for number in range(3)]
+    for entry in entries:
+        scene.appio.push_logs(run_id, entry)
+    scene.appio.finish(run_id)
+    assert collect(scene.control, run_id) == "".join(entries)
+
+
 def test_133_flwr_log(cli_scene: Scene, cli: Cli) -> None:
     """`flwr log --show` prints what there is, `--stream` goes on to the end of the run."""
     run_id = cli_scene.run()
@@ -409,7 +419,7 @@ def test_140_stopped_serverapp_ends(cli_scene: Scene, cli: Cli) -> None:
         wait_for_status(cli_scene, run_id, RUNNING)
         assert serverapps(superexec)
         assert "successfully stopped" in cli.output("stop", run_id, cli.app, "link").lower()
-        wait_for(lambda: not serverapps(superexec), 5.0, "the ServerApp to end")
+        wait_for(lambda: not serverapps(superexec), 10.0, "the ServerApp to end")
         assert cli_scene.appio.status(run_id) == (FINISHED, STOPPED, "")
         assert superexec.running
     again = cli.output("stop", run_id, cli.app, "link")

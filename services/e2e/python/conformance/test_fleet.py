@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from flwr.common import ArrayRecord, ConfigRecord, RecordDict
+from flwr.common import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.common.serde import user_config_from_proto
 from flwr.proto import appio_pb2, fleet_pb2, run_pb2
 from flwr.proto.node_pb2 import Node as NodeProto
@@ -31,6 +31,7 @@ from wire import (
     expect_error,
     instruction,
     make_fab,
+    pack,
     reply,
     sha256,
 )
@@ -190,6 +191,19 @@ def test_044_content_is_present_and_empty(scene: Scene) -> None:
     assert not got.message.HasField("error")
     assert got.message == sent.proto
     assert got.message.SerializeToString().endswith(b"\x12\x00")
+
+
+def test_044_error_instead_of_content(scene: Scene) -> None:
+    """An instruction may carry an error, even an all-default one; its content stays absent."""
+    run_id, node = scene.run(), scene.node()
+    for error in (Error(6, "reason"), Error(0, "")):
+        metadata = instruction(run_id, node.id).message.metadata
+        sent = pack(Message(metadata=metadata, error=error))
+        assert scene.appio.push(sent) == [sent.id]
+        got = node.pull()
+        assert got is not None and got.message == sent.proto
+        assert got.message.HasField("error") and not got.message.HasField("content")
+        assert node.receive(got) == sent.objects
 
 
 def test_045_tree_is_relayed_unchanged(scene: Scene) -> None:
@@ -369,6 +383,7 @@ def test_055_get_run(scene: Scene) -> None:
     """GetRun of a running run fills exactly id, FAB id, version, hash and overrides."""
     fab = make_fab(name="some-app", version="2.3.4", publisher="somebody")
     overrides = {"num-server-rounds": 7, "fraction": 0.25, "deep.name": "x", "flag": True}
+    overrides |= {"zero": 0, "nothing": 0.0, "empty": "", "off": False, "low": -(2**63)}
     run_id = scene.control.start_run(fab, overrides=overrides)
     scene.appio.running(run_id)
     run = scene.node().get_run(run_id).run
@@ -380,8 +395,9 @@ def test_055_get_run(scene: Scene) -> None:
     assert run.fab_version == "2.3.4"
     assert run.fab_hash == sha256(fab)
     assert user_config_from_proto(run.override_config) == overrides
-    assert run.override_config["flag"].WhichOneof("scalar") == "bool"
-    assert run.override_config["num-server-rounds"].WhichOneof("scalar") == "sint64"
+    kinds = {int: "sint64", float: "double", str: "string", bool: "bool"}
+    for key, value in overrides.items():
+        assert run.override_config[key].WhichOneof("scalar") == kinds[type(value)]
 
 
 def test_056_get_run_of_an_unknown_run(scene: Scene) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.proto import message_pb2
 from rawhttp2 import (
     DATA,
     GOAWAY,
@@ -29,6 +30,7 @@ from rawhttp2 import (
     connect,
     frame,
     grpc_message,
+    on_wire,
     tls,
 )
 from scenario import reference_differs
@@ -246,16 +248,21 @@ def test_torn_object_is_not_stored(victim: Victim) -> None:
         sent = instruction(run_id, node.id)
         sent.tree.children.add(object_id=sha256(content))
         world.appio.push_messages(sent)
-        request = node.pull_object_request(run_id, sha256(content)).SerializeToString()
-        body = request + b"\x22" + b"\x80\x80\x40" + content  # object_content, one MiB
+        request = message_pb2.PushObjectRequest(
+            node=node.proto, run_id=run_id, object_id=sha256(content), object_content=content
+        )
+        body = request.SerializeToString()
         for cut in (1000, MIB // 2):
             with Http2(connect(victim.link.fleet)) as http:
-                stream = http.open("/flwr.proto.Fleet/PushObject", node.metadata())
+                stream = http.open("/flwr.proto.Fleet/PushObject", on_wire(node.metadata()))
                 http.data(stream, grpc_message(body)[:cut])
                 http.ping()
         found = node.pull_object(run_id, sha256(content))
         assert found.object_found and not found.object_available
-        assert node.push_object(run_id, sha256(content), content).stored
+        with Http2(connect(victim.link.fleet)) as http:
+            path = "/flwr.proto.Fleet/PushObject"
+            assert http.unary(path, body, on_wire(node.metadata())).grpc_status == 0
+        assert node.pull_object(run_id, sha256(content)).object_content == content
     finally:
         world.close()
 
@@ -389,8 +396,11 @@ def test_readers_that_do_not_read(victim: Victim) -> None:
             for _ in range(16):
                 http = stack.enter_context(Http2(connect(victim.link.fleet), preface=False))
                 http.sock.sendall(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", 0x4, 0)))
-                stream = http.open("/flwr.proto.Fleet/PullObject", node.metadata())
+                stream = http.open("/flwr.proto.Fleet/PullObject", on_wire(node.metadata()))
                 http.data(stream, grpc_message(request), end=True)
+                while not http.answers[stream].headers:
+                    http.step()
+                assert http.answers[stream].headers[":status"] == "200"
             others_are_served(victim.link, 2.0)
             got = node.pull_object(run_id, object_id)
             assert got.object_content == sent.objects[object_id]
@@ -410,9 +420,11 @@ def test_logged_once(victim: Victim, incident: str) -> None:
         def refused_call() -> None:
             with contextlib.suppress(Exception), Http2(connect(victim.link.fleet)) as http:
                 if incident == "body":
-                    http.unary("/flwr.proto.Fleet/PullMessages", b"\xff\xff", node.metadata())
+                    http.unary(
+                        "/flwr.proto.Fleet/PullMessages", b"\xff\xff", on_wire(node.metadata())
+                    )
                 elif incident == "method":
-                    http.unary("/flwr.proto.Fleet/NoSuchMethod", b"", node.metadata())
+                    http.unary("/flwr.proto.Fleet/NoSuchMethod", b"", on_wire(node.metadata()))
             with contextlib.suppress(Exception):
                 if incident == "hash":
                     node.get_fab("../../etc/passwd", run_id)

@@ -375,11 +375,11 @@ def zipped(**members: bytes) -> bytes:
 
 
 def bomb() -> bytes:
-    """A small FAB whose project file is 800 MiB long."""
+    """A small FAB whose project file is 400 MiB long."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("pyproject.toml", "w", force_zip64=True) as member:
-            for _ in range(800):
+            for _ in range(400):
                 member.write(b"#" * MIB)
     return out.getvalue()
 
@@ -542,8 +542,8 @@ def test_objects_beside_messages(world: World) -> None:
 
 def test_large_messages_are_gone_with_their_run(world: World, victim: Victim) -> None:
     """Objects of a stopped run are freed; the fixture looks at the memory afterwards."""
-    for _ in range(3):
+    for _ in range(5):
         run_id, node = world.run(), world.node()
-        world.appio.push_message(node, arrays(64 * MIB), run_id=run_id)
+        world.appio.push_message(node, arrays(32 * MIB), run_id=run_id)
         world.control.stop_run(run_id)
         world.control.list_runs()

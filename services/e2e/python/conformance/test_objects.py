@@ -11,6 +11,7 @@ import grpc
 import pytest
 from flwr.common import ConfigRecord, RecordDict
 from flwr.proto import message_pb2
+from harness import wait_for
 from scenario import (
     ABSENT,
     REGISTERED,
@@ -30,11 +31,13 @@ from wire import (
     Node,
     NodeProto,
     Packed,
+    Pulled,
     arrays,
     instruction,
     raw_object,
     reply,
     sha256,
+    tree_ids,
 )
 
 TYPES = set("ArrayChunk Array ArrayRecord MetricRecord ConfigRecord RecordDict Message".split())
@@ -316,6 +319,58 @@ def test_149_empty_after_a_completed_run(fresh_scene: Scene) -> None:
     assert scene.presences(watcher, left.objects) == {STORED}
     scene.appio.finish(run_id)
     assert scene.presences(watcher, seen | set(left.objects) | {synthetic.id}) == {ABSENT}
+
+
+def receive_patiently(peer: Node | AppIo, run_id: int, got: Pulled) -> None:
+    """Pull every object as stock peers do, who wait for late ones, and confirm."""
+    for object_id in tree_ids(got.tree):
+        wait_for(lambda: peer.pull_object(run_id, object_id).object_available, 20.0, object_id)
+    peer.confirm(run_id, got.id)
+
+
+def test_149_empty_after_rounds_in_parallel(scene: Scene) -> None:
+    """Nodes and ServerApp at full speed: every reply arrives once, and nothing is left behind."""
+    run_id, count, rounds, model = scene.run(), 5, 6, arrays(count=2, seed=149)["arrays"]
+    nodes, seen = [scene.node() for _ in range(count)], set()
+    deadline = time.monotonic() + 60
+
+    def serve(node: Node) -> int:
+        served = 0
+        while served < rounds:
+            assert time.monotonic() < deadline
+            got = node.pull()
+            if got is not None:
+                receive_patiently(node, run_id, got)
+                metrics = ConfigRecord({"node": node.id % 2**63, "round": served})
+                node.push(reply(got, RecordDict({"m": model, "c": metrics})))
+                served += 1
+        return served
+
+    def lead() -> int:
+        arrived = 0
+        with AppIo(scene.link.serverappio) as appio:
+            for _ in range(rounds):
+                content = RecordDict({"m": model})
+                sent = [instruction(run_id, node.id, content) for node in nodes]
+                assert appio.push(*sent) == [packed.id for packed in sent]
+                waiting = {packed.id for packed in sent}
+                while waiting:
+                    assert time.monotonic() < deadline
+                    for got in appio.pull_messages(run_id, waiting):
+                        assert got.message.HasField("content")
+                        waiting.remove(got.message.metadata.reply_to_message_id)
+                        receive_patiently(appio, run_id, got)
+                        seen.update(tree_ids(got.tree))
+                        arrived += 1
+                seen.update(object_id for packed in sent for object_id in packed.objects)
+        return arrived
+
+    assert together(lead, *[lambda node=node: serve(node) for node in nodes]) == [
+        count * rounds,
+        *[rounds] * count,
+    ]
+    assert scene.presences(run_id, seen) == {ABSENT}
+    assert all(node.pull() is None for node in nodes)
 
 
 # -- large --------------------------------------------------------------------------------------

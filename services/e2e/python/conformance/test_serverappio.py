@@ -10,7 +10,7 @@ import grpc
 import pytest
 from flwr.common.serde import user_config_from_proto
 from flwr.proto import appio_pb2, message_pb2, run_pb2
-from scenario import ABSENT, STORED, UNSET_ID, Code, Scene, denied, together
+from scenario import ABSENT, STORED, UNSET_ID, Code, Scene, denied, sleep_until, together
 from wire import (
     COMPLETED,
     FAILED,
@@ -456,6 +456,23 @@ def test_103_lease_expires(scene: Scene, status: str) -> None:
     denied("Run is finished.", scene.appio.get_nodes, run_id)
     run = scene.control.list_runs(run_id).run_dict[run_id]
     assert run.status.details == expired[2] and run.finished_at
+
+
+@pytest.mark.parametrize("witness", ["ListRuns", "ListRuns of all", "StreamLogs"])
+def test_103_objects_of_an_expired_run(scene: Scene, witness: str) -> None:
+    """The objects of an expired run are gone once Control has shown the run as finished."""
+    run_id, watcher = scene.run(), scene.run()
+    sent = scene.send(run_id, scene.node())
+    assert scene.appio.heartbeat(run_id, 0.05)
+    sleep_until(time.time() + 0.15)
+    if witness == "ListRuns":
+        run = scene.control.list_runs(run_id).run_dict[run_id]
+        assert (run.status.status, run.status.sub_status) == (FINISHED, FAILED)
+    elif witness == "StreamLogs":
+        assert list(scene.control.stream_logs(run_id)) == []
+    else:
+        assert scene.control.list_runs().run_dict[run_id].status.status == FINISHED
+    assert scene.presences(watcher, sent.objects) == {ABSENT}
 
 
 def test_103_lease_is_renewed(scene: Scene) -> None:

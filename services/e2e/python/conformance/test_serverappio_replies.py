@@ -48,15 +48,18 @@ def test_089_pull_a_reply(scene: Scene) -> None:
     assert scene.error_code(run_id, sent) == MESSAGE_UNAVAILABLE
 
 
-def test_089_pull_an_error_reply(scene: Scene) -> None:
-    """A node's error reply travels like any other; the content stays absent."""
+@pytest.mark.parametrize(
+    ("code", "reason"), [(2, "<class 'ValueError'>:<'boom'>"), (0, ""), (-(2**63), "ü" * 100_000)]
+)
+def test_089_pull_an_error_reply(scene: Scene, code: int, reason: str) -> None:
+    """A node's error reply travels like any other, even an all-default one."""
     run_id, node = scene.run(), scene.node()
     sent = scene.deliver(run_id, node)
-    answer = reply(sent, error=Error(2, "<class 'ValueError'>:<'boom'>"))
+    answer = reply(sent, error=Error(code, reason))
     assert answer.id in node.push(answer).results
     got = scene.result(run_id, sent)
     assert got is not None and got.message == answer.proto
-    assert not got.message.HasField("content")
+    assert got.message.HasField("error") and not got.message.HasField("content")
     assert scene.appio.receive(run_id, got) == answer.objects
 
 

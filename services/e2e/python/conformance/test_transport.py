@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl
 import struct
 import threading
@@ -28,7 +29,18 @@ from flwr.proto import (
 )
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from rawhttp2 import ACK, PREFACE, SETTINGS, Closed, Http2, connect, frame, grpc_message, tls
+from rawhttp2 import (
+    ACK,
+    PREFACE,
+    SETTINGS,
+    Closed,
+    Http2,
+    connect,
+    frame,
+    grpc_message,
+    on_wire,
+    tls,
+)
 from scenario import reference_differs
 from wire import (
     RUNNING,
@@ -47,6 +59,7 @@ from wire import (
 )
 from world import World
 
+import harness
 from harness import SuperLink, wait_for
 
 MIB = 1024 * 1024
@@ -373,8 +386,10 @@ def idle_peers(request: pytest.FixtureRequest) -> Iterator[Idle | None]:
     lively, ended = Http2(connect(link.fleet)), threading.Event()
     threading.Thread(target=_answer_pings, args=(lively, ended), daemon=True).start()
     node, deaf = world.node(heartbeat=300.0), Http2(connect(link.fleet))
-    stream = deaf.open(PULL, node.metadata())
+    stream = deaf.open(PULL, on_wire(node.metadata()))
     deaf.data(stream, grpc_message(node.pull_request().SerializeToString()), end=True)
+    deaf.ping()
+    assert harness.REFERENCE or not deaf.answers[stream].ended, "the call is not held"
     mute = connect(link.fleet)
     yield Idle(time.monotonic(), opened, states, lively, ended, deaf, mute)
     for closing in (lively, deaf, mute, *opened, world):

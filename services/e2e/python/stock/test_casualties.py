@@ -29,7 +29,7 @@ class Casualties:
         )
         victim = federation.nodes[0]
         wait_for(lambda: victim.events("client"), 60, "the doomed node's ClientApp to start")
-        victim.kill()
+        federation.kill(victim)
         self.node_killed = time.monotonic()
         self.orphan = app.start(nodes=0, rounds=0, server="wait")
         self.orphan.wait_event("rounds-done")
@@ -48,7 +48,7 @@ def test_a_short_timeout_ends_the_round_without_the_dead_nodes_reply(tmp_path: P
         run = federation.app("probe").start(client="sleep", client_seconds=600.0, timeout=5.0)
         (victim,) = federation.nodes
         wait_for(lambda: victim.events("client"), 60, "the doomed node's ClientApp to start")
-        victim.kill()
+        federation.kill(victim)
         run.wait_completed(60)
         (done,) = run.events("round-done")
         # Never earlier than asked, and late by at most one pause or hold of the pulling loop.

@@ -102,16 +102,14 @@ def test_refused_nodes_leave_the_federation_as_it_was(guarded: Federation) -> No
     assert [reply["code"] for reply in run.events("reply")] == [None]
 
 
-def test_a_key_is_free_again_after_its_node_left(
-    tmp_path: Path, known: KeyPair, start_superlink: LinkStarter
-) -> None:
-    link = start_superlink(args=["--auth-list-public-keys", allow_list(tmp_path, known)])
-    roster = Roster(link)
-    for _ in range(2):
-        with SuperNode(link, tmp_path, args=key_args(known.private, known.public)) as node:
-            roster.wait_online(1)
-            assert node.terminate() == 0
-        roster.wait_online(0)
+def test_a_key_is_free_again_after_its_node_left(guarded: Federation, known: KeyPair) -> None:
+    (first,) = guarded.nodes
+    guarded.nodes.remove(first)
+    assert first.terminate() == 0
+    guarded.add_node("successor", args=key_args(known.private, known.public))
+    run = guarded.app("probe").start().wait_completed()
+    assert len(run.events("nodes")[0]["nodes"]) == 1
+    assert [reply["code"] for reply in run.events("reply")] == [None]
 
 
 @pytest.mark.parametrize("bits", [256, 521])

@@ -106,6 +106,25 @@ pub async fn unknown_ids_yield_errors<S: LinkState>(new: impl AsyncFn() -> S) {
     }
 }
 
+/// Confirming the error says nothing about the instruction that came after it.
+pub async fn an_instruction_that_was_asked_for_too_early_is_kept<S: LinkState>(
+    new: impl AsyncFn() -> S,
+) {
+    let state = new().await;
+    federation(&state).await;
+    let (work, root) = (content("work"), content("answer"));
+    let id = MessageId::from(work.id());
+    let early = ask(&state, &id, 0.0).await;
+    assert_eq!(codes(&early), [AppError::MESSAGE_UNAVAILABLE]);
+    let message = instruct(&state, &work).await;
+    state.confirm(RUN, early.ready[0].tree.id).await.unwrap();
+    assert_eq!(ask(&state, &id, 0.0).await.waiting, 1);
+    let answered = answer(&state, &message, &root).await;
+    assert_eq!(ask(&state, &id, 0.0).await.ready[0].message, answered);
+    confirm(&state, &root).await;
+    assert_no_objects(&state).await;
+}
+
 /// 91, rule 1: from just after its end, whether its node has it or not.
 pub async fn expired_instructions_yield_errors<S: LinkState>(new: impl AsyncFn() -> S) {
     let state = new().await;

@@ -95,6 +95,7 @@ pub async fn replies_that_break_a_rule_are_not_stored<S: LinkState>(new: impl As
     case("another node's instruction", |m| m.src = NodeId(9));
     case("unknown instruction", |m| m.reply_to = MessageId::new("x"));
     case("another run's instruction", |m| m.run = RunId(2));
+    case("an id that is taken", |m| m.id = m.reply_to.clone());
     case("lives too long", |m| m.ttl = TTL + 0.2);
     case("no number", |m| m.ttl = f64::NAN);
     case("made too late", |m| m.created_at = at(1.0));
@@ -102,7 +103,9 @@ pub async fn replies_that_break_a_rule_are_not_stored<S: LinkState>(new: impl As
     cases.push(("refused before", good, 0.0, Err("a rule")));
     for (index, (why, mut bad, seconds, valid)) in cases.into_iter().enumerate() {
         let root = content(&format!("answer {index}"));
-        bad.metadata.id = root.id().into();
+        if bad.metadata.id != bad.metadata.reply_to {
+            bad.metadata.id = root.id().into();
+        }
         let trees = vec![root.tree.clone()];
         let stored = state.store_reply(bad, trees, valid, at(seconds)).await;
         let (outcome, missing) = stored.unwrap();
@@ -118,6 +121,24 @@ pub async fn replies_that_break_a_rule_are_not_stored<S: LinkState>(new: impl As
         let replies = ask(&state, &message.metadata.id, 0.0).await;
         assert_eq!((replies.ready, replies.waiting), (vec![], 1), "{why}");
     }
+}
+
+/// Nobody takes over what another node has said.
+pub async fn a_reply_is_the_reply_to_one_instruction<S: LinkState>(new: impl AsyncFn() -> S) {
+    let state = new().await;
+    federation(&state).await;
+    let first = instruct(&state, &content("first")).await;
+    let second = instruct(&state, &content("second")).await;
+    let root = content("answer");
+    let answered = answer(&state, &first, &root).await;
+    let trees = vec![root.tree.clone()];
+    let stored = state.store_reply(reply(&second, &root), trees, Ok(()), at(0.0));
+    let (outcome, _) = stored.await.unwrap();
+    assert!(matches!(outcome, ReplyOutcome::Rejected(_)), "{outcome:?}");
+    assert_eq!(ask(&state, &second.metadata.id, 0.0).await.waiting, 1);
+    let replies = ask(&state, &first.metadata.id, 0.0).await;
+    assert_eq!(replies.ready[0].message, answered);
+    assert_eq!(replies.ready[0].tree, root.tree);
 }
 
 /// 54.

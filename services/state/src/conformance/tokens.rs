@@ -63,6 +63,9 @@ pub async fn a_launch_that_takes_too_long_loses_its_claim<S: LinkState>(new: imp
         StartedApp::InvalidToken
     );
     assert!(is_started(&start(&state, "next", end + 1.0).await));
+    let dead = start(&state, "dead", end + 1.0).await;
+    assert_eq!(dead, StartedApp::InvalidToken, "the run is another's now");
+    assert_eq!(finish(&state, "dead", RUN).await, AppOutputs::InvalidToken);
 }
 
 /// 73, 74: and the same again if the answer is lost.

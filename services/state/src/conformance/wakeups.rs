@@ -80,6 +80,7 @@ pub async fn runs_wake_when_a_reply_is_complete<S: LinkState>(new: impl AsyncFn(
     woken(waiter).await;
 
     let message = instruct(&state, &content("again")).await;
+    let root = content("another answer");
     state
         .announce(RUN, std::slice::from_ref(&root.tree))
         .await
@@ -87,6 +88,18 @@ pub async fn runs_wake_when_a_reply_is_complete<S: LinkState>(new: impl AsyncFn(
     put_all(&state, &root).await;
     let waiter = subscribe(&state, Topic::Run(RUN));
     answer(&state, &message, &root).await;
+    woken(waiter).await;
+}
+
+/// 46: it is unknown from then on.
+pub async fn runs_wake_when_an_instruction_is_dropped<S: LinkState>(new: impl AsyncFn() -> S) {
+    let state = new().await;
+    federation(&state).await;
+    let message = vec![instruction(RUN, NODE, &content("bare"))];
+    let stored = state.store_instructions(RUN, message, vec![], at(0.0));
+    stored.await.unwrap();
+    let waiter = subscribe(&state, Topic::Run(RUN));
+    assert_eq!(state.deliver(NODE, at(0.0)).await.unwrap(), None);
     woken(waiter).await;
 }
 

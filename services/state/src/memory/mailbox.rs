@@ -12,6 +12,7 @@ use flwr_api::{Message, MessageId, NodeId, ObjectId, RunId, UnixTime};
 use super::objects::{Objects, Shape};
 use super::shelves::{Place, Shelves, shelve};
 use crate::link::ReplyOutcome;
+use crate::wakeups::Topic;
 
 /// A reply may outlive its instruction by this much (`server/utils/validator.py`), because clients
 /// compute its lifetime in floating point.
@@ -23,6 +24,8 @@ pub(super) struct Mailbox {
     pub(super) boxes: HashMap<RunId, RunBox>,
     shelves: HashMap<NodeId, Shelves>,
     arrivals: u64,
+    /// Who may have to look again since this was last taken.
+    pub(super) woken: Vec<Topic>,
 }
 
 /// The messages of one run.
@@ -72,25 +75,13 @@ pub(super) struct Offer {
     pub(super) again: bool,
 }
 
-/// Who may have to look again.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Woken {
-    Node(NodeId),
-    Run(RunId),
-}
-
 impl Mailbox {
     /// Stores an instruction, whose tree was announced; tells the node if it is ready.
-    pub(super) fn store(
-        &mut self,
-        run: RunId,
-        message: Message,
-        objects: &mut Objects,
-    ) -> Option<Woken> {
+    pub(super) fn store(&mut self, run: RunId, message: Message, objects: &mut Objects) {
         let name = Name::of(&message.metadata.id);
         let of_run = self.boxes.entry(run).or_default();
         if of_run.instructions.contains_key(&name) {
-            return None;
+            return;
         }
         if let Name::Root(root) = &name {
             of_run.unwanted.remove(root);
@@ -106,9 +97,11 @@ impl Mailbox {
         self.arrivals += 1;
         let place = place_of(run, &instruction, objects);
         shelve(&mut self.shelves, run, &name, &mut instruction, place);
-        let node = instruction.message.metadata.dst;
+        if place == Place::Ready {
+            self.woken
+                .push(Topic::Node(instruction.message.metadata.dst));
+        }
         of_run.instructions.insert(name, instruction);
-        (place == Place::Ready).then_some(Woken::Node(node))
     }
 
     /// Whether the run has an instruction of this name.
@@ -141,10 +134,8 @@ impl Mailbox {
         objects: &mut Objects,
     ) -> Option<Offer> {
         self.look_for_trees(node, objects);
-        let shelves = self.shelves.get_mut(&node)?;
-        for (run, root) in std::mem::take(&mut shelves.abandoned) {
-            objects.release(run, root);
-        }
+        self.release_abandoned(node, objects);
+        let shelves = self.shelves.get(&node)?;
         let mut expired = Vec::new();
         let boxes = &self.boxes;
         let found = shelves
@@ -184,26 +175,33 @@ impl Mailbox {
         reply: Message,
         now: UnixTime,
         objects: &mut Objects,
-    ) -> (ReplyOutcome, Option<Woken>) {
+    ) -> ReplyOutcome {
         let run = reply.metadata.run;
         let name = Name::of(&reply.metadata.reply_to);
         let Some(of_run) = self.boxes.get_mut(&run) else {
-            return (ReplyOutcome::Rejected(UNKNOWN_INSTRUCTION), None);
+            return ReplyOutcome::Rejected(UNKNOWN_INSTRUCTION);
         };
+        let known = of_run
+            .instructions
+            .contains_key(&Name::of(&reply.metadata.id));
         let Some(instruction) = of_run.instructions.get_mut(&name) else {
-            return (ReplyOutcome::Rejected(UNKNOWN_INSTRUCTION), None);
+            return ReplyOutcome::Rejected(UNKNOWN_INSTRUCTION);
         };
         if let Err(reason) = check_reply(&reply, &instruction.message, now) {
-            return (ReplyOutcome::Rejected(reason), None);
+            return ReplyOutcome::Rejected(reason);
         }
         let root = reply.metadata.id.root();
+        let of_another = |root: &ObjectId| of_run.replies.get(root).is_some_and(|of| *of != name);
+        if known || root.as_ref().is_some_and(of_another) {
+            return ReplyOutcome::Rejected("its id belongs to another message");
+        }
         if let Some(standing) = &instruction.reply {
             let same = Name::of(&standing.message.metadata.id) == Name::of(&reply.metadata.id);
-            if same && !standing.synthetic {
-                return (ReplyOutcome::Stored, None);
+            if same {
+                return ReplyOutcome::Stored;
             }
             if standing.settled || standing.is_complete(objects) {
-                return (ReplyOutcome::Answered, None);
+                return ReplyOutcome::Answered;
             }
             // Its node has given up on the one before.
             if let Some(former) = standing.message.metadata.id.root() {
@@ -223,31 +221,29 @@ impl Mailbox {
             synthetic: false,
         });
         shelve(&mut self.shelves, run, &name, instruction, Place::Out);
-        (ReplyOutcome::Stored, complete.then_some(Woken::Run(run)))
+        if complete {
+            self.woken.push(Topic::Run(run));
+        }
+        ReplyOutcome::Stored
     }
 
     /// A root has become complete.
-    pub(super) fn completed(
-        &mut self,
-        run: RunId,
-        root: ObjectId,
-        objects: &mut Objects,
-    ) -> Option<Woken> {
-        let of_run = self.boxes.get_mut(&run)?;
-        if of_run.replies.contains_key(&root) {
-            return Some(Woken::Run(run));
-        }
-        if of_run.unwanted.remove(&root) {
-            objects.release(run, root);
-            return None;
-        }
+    pub(super) fn completed(&mut self, run: RunId, root: ObjectId, objects: &mut Objects) {
+        let Some(of_run) = self.boxes.get_mut(&run) else {
+            return;
+        };
         let name = Name::Root(root);
-        let instruction = of_run.instructions.get_mut(&name)?;
-        if !matches!(instruction.place, Place::Unannounced | Place::Incomplete) {
-            return None;
+        if of_run.replies.contains_key(&root) {
+            self.woken.push(Topic::Run(run));
+        } else if of_run.unwanted.remove(&root) {
+            objects.release(run, root);
+        } else if let Some(instruction) = of_run.instructions.get_mut(&name)
+            && matches!(instruction.place, Place::Unannounced | Place::Incomplete)
+        {
+            shelve(&mut self.shelves, run, &name, instruction, Place::Ready);
+            self.woken
+                .push(Topic::Node(instruction.message.metadata.dst));
         }
-        shelve(&mut self.shelves, run, &name, instruction, Place::Ready);
-        Some(Woken::Node(instruction.message.metadata.dst))
     }
 
     /// The receiver of a message has it.
@@ -255,8 +251,13 @@ impl Mailbox {
         if let Some(of_run) = self.boxes.get_mut(&run) {
             let name = Name::Root(root);
             if let Some(asked) = of_run.replies.remove(&root) {
-                of_run.errors.remove(&asked);
-                self.forget(run, &asked, objects);
+                // Somebody may have asked for the instruction before there was one.
+                let is_error = |error: &Reply| error.message.metadata.id.root() == Some(root);
+                if of_run.errors.get(&asked).is_some_and(is_error) {
+                    of_run.errors.remove(&asked);
+                } else {
+                    self.forget(run, &asked, objects);
+                }
             } else if let Some(instruction) = of_run.instructions.get_mut(&name) {
                 instruction.confirmed = true;
                 shelve(&mut self.shelves, run, &name, instruction, Place::Out);
@@ -332,13 +333,19 @@ impl Mailbox {
 
     /// A node is gone, so it fetches nothing any more.
     pub(super) fn remove_node(&mut self, node: NodeId, objects: &mut Objects) {
-        if let Some(shelves) = self.shelves.get_mut(&node) {
-            for (run, root) in std::mem::take(&mut shelves.abandoned) {
-                objects.release(run, root);
-            }
-            if shelves.is_empty() {
-                self.shelves.remove(&node);
-            }
+        self.release_abandoned(node, objects);
+        if self.shelves.get(&node).is_some_and(Shelves::is_empty) {
+            self.shelves.remove(&node);
+        }
+    }
+
+    fn release_abandoned(&mut self, node: NodeId, objects: &mut Objects) {
+        let Some(shelves) = self.shelves.get_mut(&node) else {
+            return;
+        };
+        for (run, root) in std::mem::take(&mut shelves.abandoned) {
+            // All of it is here, so this releases it unless it was sent once more.
+            self.discard(run, root, objects);
         }
     }
 
@@ -358,6 +365,7 @@ impl Mailbox {
             if place == Place::Unannounced {
                 tracing::warn!(%run, %node, "instruction dropped: its objects were never announced");
                 of_run.instructions.remove(&name);
+                self.woken.push(Topic::Run(run));
             } else {
                 shelve(&mut self.shelves, run, &name, instruction, place);
             }

@@ -23,7 +23,7 @@ use flwr_api::{
 };
 
 use self::logs::Logs;
-use self::mailbox::{Mailbox, Offer, Woken};
+use self::mailbox::{Mailbox, Offer};
 use self::nodes::Nodes;
 use self::objects::{Objects, Stored};
 use self::replies::Found;
@@ -65,9 +65,10 @@ impl MemoryState {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let result = work(&mut inner);
         let changed = std::mem::take(&mut inner.changed);
+        let woken = std::mem::take(&mut inner.mailbox.woken);
         let removed = inner.objects.take_removed();
         drop(inner);
-        for topic in changed {
+        for topic in changed.into_iter().chain(woken) {
             self.wakeups.notify(topic);
         }
         for (object, content) in removed {
@@ -246,8 +247,7 @@ impl Inner {
             if self.mailbox.knows(run, &id) {
                 stored.push(Some(id));
             } else if self.nodes.has(message.metadata.dst) {
-                let woken = self.mailbox.store(run, message, &mut self.objects);
-                self.wake(woken);
+                self.mailbox.store(run, message, &mut self.objects);
                 stored.push(Some(id));
             } else {
                 stored.push(None);
@@ -279,11 +279,10 @@ impl Inner {
             return (ReplyOutcome::Rejected("the run is not open"), Vec::new());
         }
         let missing = self.objects.announce(run, trees);
-        let (outcome, woken) = match valid {
+        let outcome = match valid {
             Ok(()) => self.mailbox.store_reply(reply, now, &mut self.objects),
-            Err(reason) => (ReplyOutcome::Rejected(reason), None),
+            Err(reason) => ReplyOutcome::Rejected(reason),
         };
-        self.wake(woken);
         for tree in trees {
             self.mailbox.discard(run, tree.id, &mut self.objects);
         }
@@ -308,18 +307,10 @@ impl Inner {
         if let Stored::Kept(roots) = &stored {
             self.changed.push(Topic::Object(object));
             for (run, root) in roots {
-                let woken = self.mailbox.completed(*run, *root, &mut self.objects);
-                self.wake(woken);
+                self.mailbox.completed(*run, *root, &mut self.objects);
             }
         }
         stored
-    }
-
-    fn wake(&mut self, woken: Option<Woken>) {
-        self.changed.extend(woken.map(|woken| match woken {
-            Woken::Node(node) => Topic::Node(node),
-            Woken::Run(run) => Topic::Run(run),
-        }));
     }
 }
 
