@@ -50,7 +50,7 @@ def main():
     except KeyboardInterrupt:
         print("interrupted; everything that was started has been ended", file=sys.stderr)
         return 130
-    except (RuntimeError, TimeLimit, grpc.RpcError) as error:
+    except (RuntimeError, OSError, TimeLimit, grpc.RpcError) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - begin
@@ -117,6 +117,7 @@ def parse(arguments):
     for name, (full, quick) in defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, quick if options.quick else full)
+    options.subject = options.subject.resolve()
     if not options.self_comparison and not os.access(options.subject, os.X_OK):
         parser.error(f"{options.subject} is not there: build it with `cargo build --release -p flwr-quic`")
     return options

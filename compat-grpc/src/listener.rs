@@ -53,7 +53,7 @@ impl Default for Limits {
 /// large windows keep a long link full.
 const STREAM_WINDOW: u32 = 32 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
-const FRAME_MAX: u32 = 1 << 20;
+const FRAME_MAX: u32 = 256 << 10;
 const SEND_BUFFER: usize = 1 << 20;
 const HEADERS_MAX: u32 = 64 << 10;
 

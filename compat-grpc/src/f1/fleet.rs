@@ -136,10 +136,9 @@ fn heartbeat(request: pb::SendNodeHeartbeatRequest) -> Request {
 /// Flower 1.22 sends one message and reads no further than the first.
 fn push_messages(request: pb::PushMessagesRequest) -> Result<Request, Status> {
     let first = request.messages_list.into_iter().next();
-    let first = first.ok_or_else(|| malformed("there is no message".into()))?;
     Ok(Request::PushMessages(PushMessages {
         node: convert::node_id(request.node),
-        message: convert::message(first)?,
+        message: first.map(convert::message).transpose()?,
         trees: convert::trees(request.message_object_trees)?,
     }))
 }

@@ -79,8 +79,8 @@ service! {
     unary push_messages: PushMessages {
         /// The caller.
         node: NodeId,
-        /// The reply.
-        message: Message,
+        /// The reply; nothing if the caller sent none, which is refused once it is known who it is.
+        message: Option<Message>,
         /// Its objects.
         trees: Vec<ObjectTree>,
     } -> Pushed, repeatable;

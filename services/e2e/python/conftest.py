@@ -45,11 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Iterator[None]:
-    """Attach the log tails of the live processes to a failed test."""
+    """Attach the log tails of the processes that took part to a failed test."""
+    if call.when == "setup":
+        Process.closed.clear()
     outcome = yield
     report = outcome.get_result()
-    if report.when == "call" and report.failed:
-        for process in Process.started:
+    if report.when != "teardown" and report.failed:
+        for process in [*Process.closed, *Process.started]:
             report.sections.append((f"log of {process.name}", process.tail(60)))
 
 

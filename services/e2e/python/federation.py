@@ -15,6 +15,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import textwrap
 import zipfile
@@ -147,18 +148,38 @@ class App:
         return "\n".join(lines) + "\n"
 
     def flwr(self, *args: object, timeout: float = 60.0) -> Output:
-        """Run ``flwr ARGS`` in the app's folder, to its end."""
-        done = subprocess.run(
-            [str(VENV_BIN / "flwr"), *map(str, args)],
+        """Run ``flwr ARGS`` in the app's folder, to its end.
+
+        Now and then the command line has said everything and then deadlocks in grpcio's channel
+        destructor, whatever the server. That is recognised by its stack; the text counts, and
+        the status is only known after another try, which commands that change nothing get.
+        """
+        for _ in range(3):
+            output, stuck = self._flwr_once([str(arg) for arg in args], timeout)
+            if not stuck or args[0] in ("run", "stop"):
+                break
+        return output
+
+    def _flwr_once(self, args: list[str], timeout: float) -> tuple[Output, bool]:
+        with subprocess.Popen(
+            [str(VENV_BIN / "flwr"), *args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=str(self.directory),
-            env=environment(self.home),
-            timeout=timeout,
-            check=False,
+            env=environment(self.home, PYTHONFAULTHANDLER="1"),
+        ) as process:
+            try:
+                printed, _ = process.communicate(timeout=timeout)
+                return Output(plain(printed.decode(errors="replace")), process.returncode), False
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)
+                printed, _ = process.communicate()
+        text, _, stack = plain(printed.decode(errors="replace")).partition("Fatal Python error")
+        assert re.search(r"_unsubscribe_all\n.*in __del__", stack), (
+            f"flwr {' '.join(args)} did not end within {timeout:.0f} s\n{text}\n{stack}"
         )
-        return Output(plain(done.stdout.decode(errors="replace")), done.returncode)
+        return Output(text, 0), True
 
     def flwr_background(self, name: str, *args: object) -> Process:
         """Start ``flwr ARGS`` in the app's folder; the caller closes it."""

@@ -116,6 +116,7 @@ class Process:
     """One program, in its own session, with standard output and error in one log file."""
 
     started: list["Process"] = []
+    closed: list["Process"] = []
 
     def __init__(
         self,
@@ -190,6 +191,7 @@ class Process:
             _kill(pid)
         if self in Process.started:
             Process.started.remove(self)
+            Process.closed.append(self)
 
     def children(self) -> dict[int, str]:
         """Live processes of this session other than the program: pid to command line."""

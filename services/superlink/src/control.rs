@@ -70,7 +70,11 @@ impl<S: LinkState, F: Fabs> ControlService for ControlApi<S, F> {
             .fabs
             .put_fab(fab.hash, call.fab.clone())
             .await;
-        stored.map_err(unavailable)?;
+        if let Err(error) = stored {
+            // A client of Flower 1.22 shows nothing of a status here; the log has the cause.
+            let _ = unavailable(error);
+            return Ok(None);
+        }
         let (name, version) = (fab.id.clone(), fab.version.clone());
         let run = self.create_run(fab, call).await?;
         info!(run_id = run.0, fab = %name, version = %version, "run submitted");

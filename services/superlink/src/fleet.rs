@@ -152,11 +152,15 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
     }
 
     async fn push_messages(&self, context: &Context, call: PushMessages) -> Result<Pushed, Status> {
-        let metadata = &call.message.metadata;
+        self.authorize(context, call.node).await?;
+        let reply = call
+            .message
+            .ok_or_else(|| Reason::MessageMalformed.refuse("there is no message"))?;
+        let metadata = &reply.metadata;
         let (run, id) = (metadata.run, metadata.id.clone());
-        self.authorize_for_run(context, call.node, run).await?;
+        self.link.require_running(run).await?;
         let now = self.link.now();
-        let mut valid = match broken_rules(&call.message, Direction::Reply, now).first() {
+        let mut valid = match broken_rules(&reply, Direction::Reply, now).first() {
             Some(rule) => Err(*rule),
             None => Ok(()),
         };
@@ -164,9 +168,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
             valid = Err("`src_node_id` is not the sender's");
         }
         let state = self.link.state();
-        let pushed = state
-            .store_reply(call.message, call.trees, valid, now)
-            .await;
+        let pushed = state.store_reply(reply, call.trees, valid, now).await;
         let (outcome, missing) = pushed.map_err(unavailable)?;
         let stored = match outcome {
             ReplyOutcome::Stored => {

@@ -1,6 +1,10 @@
 //! What a SuperLink's flags and the files they name say, checked in Flower's order before anything is served.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use flwr_certs::{AllowList, ServerTls};
 use flwr_state::{Clock as _, SystemClock};
@@ -125,6 +129,21 @@ pub(super) fn load_tls(
         warn!("{warning}");
     }
     Ok(Some(tls.config))
+}
+
+/// Makes the folder for app bundles, and makes sure that files can be written there: better now than when the first
+/// app is submitted.
+pub(super) fn check_storage_dir(folder: &Path) -> Result<(), Exit> {
+    let probe = folder.join(format!(".probe-{}", std::process::id()));
+    let probed = fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&probe, b""))
+        .and_then(|()| fs::remove_file(&probe));
+    probed.map_err(|error| {
+        Exit::Problem(format!(
+            "App bundles cannot be stored in {}: {error}. Give `--storage-dir` a folder that can be written.",
+            folder.display()
+        ))
+    })
 }
 
 /// All three files, or what to give.

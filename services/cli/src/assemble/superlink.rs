@@ -17,7 +17,10 @@ use tracing::{error, info, warn};
 use crate::{
     args::superlink::{FleetApiType, Isolation, SuperLinkOptions},
     assemble::{
-        checks::{Addresses, check_available, check_deprecated, load_allow_list, load_tls},
+        checks::{
+            Addresses, check_available, check_deprecated, check_storage_dir, load_allow_list,
+            load_tls,
+        },
         serve::{Parts, serve},
     },
     exit::{Code, Exit, sentence},
@@ -64,6 +67,7 @@ async fn prepare(options: &SuperLinkOptions) -> Result<Parts, Exit> {
     let storage_dir = options
         .storage_dir()
         .map_or_else(home::default_storage_dir, Ok)?;
+    check_storage_dir(&storage_dir)?;
     bind(options, addresses, tls, storage_dir).await
 }
 

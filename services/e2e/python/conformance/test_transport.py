@@ -476,6 +476,7 @@ def test_010_shutdown_releases_held_calls(start_superlink: Any) -> None:
     world.close()
 
 
+@pytest.mark.hardening
 def test_010_calls_after_shutdown_are_unavailable(start_superlink: Any) -> None:
     """Calls that race with the end of the server are answered or UNAVAILABLE, nothing else."""
     link = start_superlink()

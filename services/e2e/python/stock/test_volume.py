@@ -1,4 +1,10 @@
-"""Much data and many objects, there and back with equal checksums."""
+"""Much data and many objects, there and back with equal checksums.
+
+A stock SuperNode makes a reply visible to its main loop before it has registered the reply's
+objects, and ends if the loop looks in between. The more objects a reply has, the more likely that
+is, whatever the SuperLink does; so most tests here answer with few arrays, and the one that does not
+tries again when it sees exactly this.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +13,60 @@ from typing import Any
 
 import pytest
 
-from federation import Federation
+from federation import Federation, Run
 from harness import Certificates
 
 GIGABYTE = 1_000_000_000
-
-
-def _there_and_back(federation: Federation, timeout: float, **config: Any) -> None:
-    run = federation.app("probe").start(timeout=timeout, **config).wait_completed(timeout)
-    (sent,) = run.events("round")
-    replies = run.events("reply")
-    assert len(replies) == config.get("nodes", 1)
-    for reply in replies:
-        assert reply["code"] is None, reply
-        assert reply["saw"]["bytes"] == sent["bytes"]
-        assert reply["checksum"] == reply["saw"]["checksum"] == sent["checksum"]
-
-
-@pytest.mark.slow
-def test_a_gigabyte_of_arrays(tmp_path: Path, certificates: Certificates) -> None:
-    with Federation(tmp_path, tls=certificates, nodes=1) as federation:
-        _there_and_back(federation, 600, arrays=10, array_bytes=GIGABYTE // 10)
-
-
-@pytest.mark.slow
-def test_ten_thousand_small_arrays(tmp_path: Path, certificates: Certificates) -> None:
-    with Federation(tmp_path, tls=certificates, nodes=1) as federation:
-        _there_and_back(federation, 600, arrays=10_000, array_bytes=64)
+STOCK_RACE = "was not pre-registered"
+ATTEMPTS_MAX = 6
 
 
 def test_an_array_of_several_chunks_and_an_empty_one(shared: Federation) -> None:
-    _there_and_back(shared, 120, nodes=2, arrays=1, array_bytes=2 * 20_971_520 + 1)
-    _there_and_back(shared, 120, nodes=2, arrays=1, array_bytes=0)
+    app = shared.app("probe")
+    _check(app.start(nodes=2, array_bytes=2 * 20_971_520 + 1), replies=2)
+    _check(app.start(nodes=2, array_bytes=0), replies=2)
 
 
 def test_a_thousand_small_arrays(shared: Federation) -> None:
-    _there_and_back(shared, 120, nodes=2, arrays=1_000, array_bytes=64)
+    config: dict[str, Any] = {"arrays": 1_000, "array_bytes": 64, "reply_arrays": 30}
+    _check(shared.app("probe").start(nodes=2, **config), replies=2)
+
+
+@pytest.mark.slow
+def test_a_gigabyte_there_and_back(tmp_path: Path, certificates: Certificates) -> None:
+    with Federation(tmp_path, tls=certificates, nodes=1) as federation:
+        run = federation.app("probe").start(arrays=10, array_bytes=GIGABYTE // 10)
+        _check(run, replies=1, timeout=600)
+
+
+@pytest.mark.slow
+def test_ten_thousand_small_arrays_there_and_back(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    with Federation(tmp_path, tls=certificates, nodes=0) as federation:
+        app = federation.app("probe")
+        for attempt in range(ATTEMPTS_MAX):
+            node = federation.add_node(f"supernode-{attempt}")
+            run = app.start(arrays=10_000, array_bytes=64)
+            try:
+                return _check(run, replies=1, timeout=300)
+            except AssertionError:
+                if STOCK_RACE not in node.log or attempt + 1 == ATTEMPTS_MAX:
+                    raise
+            app.flwr("stop", run.run_id, ".")
+            federation.nodes.remove(node)
+            node.close()
+    return None
+
+
+def _check(run: Run, replies: int, timeout: float = 120) -> None:
+    """Waits for a run of one round and compares what was sent, seen, returned and received."""
+    run.wait_completed(timeout)
+    (sent,) = run.events("round")
+    received = run.events("reply")
+    assert len(received) == replies
+    for reply in received:
+        assert reply["code"] is None, reply
+        assert reply["saw"]["bytes"] == sent["bytes"]
+        assert reply["saw"]["checksum"] == sent["checksum"]
+        assert reply["saw"]["returned"] == reply["checksum"]

@@ -222,6 +222,23 @@ pub async fn unknown_destinations_are_told_and_offline_ones_served<S: LinkState>
     assert_no_objects(&state).await;
 }
 
+/// Once its destination is known.
+pub async fn an_instruction_can_be_sent_again_to_a_node_that_joined_since<S: LinkState>(
+    new: impl AsyncFn() -> S,
+) {
+    let state = new().await;
+    start_run(&state, RUN).await;
+    let root = content("work");
+    let message = instruction(RUN, NODE, &root);
+    let early = state.store_instructions(RUN, vec![message], vec![root.tree.clone()], at(0.0));
+    assert_eq!(early.await.unwrap(), (vec![None], root.ids()));
+    join(&state, NODE).await;
+    instruct(&state, &root).await;
+    let delivered = state.deliver(NODE, at(0.0)).await.unwrap().unwrap();
+    assert_eq!(delivered.delivery.tree, root.tree);
+    assert_eq!(count(&state).await, root.objects.len());
+}
+
 /// 86, B-12: as it is, offered or confirmed.
 pub async fn an_instruction_is_stored_once<S: LinkState>(new: impl AsyncFn() -> S) {
     let state = new().await;

@@ -99,6 +99,7 @@ pub async fn old_entries_go_when_a_log_is_full<S: LinkState>(new: impl AsyncFn()
         assert!(slice.text.len() <= LOG_SLICE_BYTES_MAX);
         kept.push_str(&slice.text);
         let Some(latest) = slice.latest else { break };
+        assert!(latest > cursor, "{latest:?} comes again");
         cursor = latest;
     }
     assert!(kept.len() <= LOG_BYTES_MAX, "{} bytes", kept.len());

@@ -77,6 +77,7 @@ macro_rules! conformance {
             an_instruction_without_a_tree_is_dropped,
             an_instruction_waits_until_its_run_is_running,
             unknown_destinations_are_told_and_offline_ones_served,
+            an_instruction_can_be_sent_again_to_a_node_that_joined_since,
             an_instruction_is_stored_once,
             an_answered_instruction_is_not_handed_out,
             a_node_that_is_still_fetching_is_not_cut_off,
@@ -91,6 +92,7 @@ macro_rules! conformance {
             a_reply_may_outlive_its_instruction_a_little,
             confirming_an_instruction_does_not_hinder_its_reply,
             objects_of_refused_replies_do_not_pile_up,
+            a_reply_that_was_refused_can_be_taken_later,
         ]);
         $crate::conformance!(@group $new, replies: [
             a_reply_is_handed_out_until_it_is_confirmed,

@@ -279,7 +279,8 @@ pub async fn hostile_trees_are_left_out<S: LinkState>(new: impl AsyncFn() -> S) 
         children,
     };
     let itself = node("itself", vec![node("itself", vec![])]);
-    let cycle = node("a", vec![node("b", vec![node("a", vec![])])]);
+    let around = node("b", vec![node("a", vec![])]);
+    let cycle = node("a", vec![node("beside", vec![]), around]);
     let deep = (0..1000).fold(sound.tree.clone(), |below, level| {
         node(&format!("deep {level}"), vec![below])
     });
@@ -287,7 +288,7 @@ pub async fn hostile_trees_are_left_out<S: LinkState>(new: impl AsyncFn() -> S) 
     trees.push(sound.tree.clone());
     let missing = state.announce(RUN, &trees).await.unwrap();
     assert_eq!(missing[missing.len() - 2..], sound.ids());
-    for hostile in ["itself", "a", "b", "deep 999", "deep 0"] {
+    for hostile in ["itself", "a", "b", "beside", "deep 999", "deep 0"] {
         let id = ObjectId::of(hostile.as_bytes());
         assert!(is_unknown(&state, id).await, "{hostile}");
         assert!(!missing.contains(&id), "{hostile}");

@@ -106,23 +106,34 @@ pub async fn unknown_ids_yield_errors<S: LinkState>(new: impl AsyncFn() -> S) {
     }
 }
 
-/// Confirming the error says nothing about the instruction that came after it.
+/// What came of the error says nothing about the instruction that came after it.
 pub async fn an_instruction_that_was_asked_for_too_early_is_kept<S: LinkState>(
     new: impl AsyncFn() -> S,
 ) {
-    let state = new().await;
-    federation(&state).await;
-    let (work, root) = (content("work"), content("answer"));
-    let id = MessageId::from(work.id());
-    let early = ask(&state, &id, 0.0).await;
-    assert_eq!(codes(&early), [AppError::MESSAGE_UNAVAILABLE]);
-    let message = instruct(&state, &work).await;
-    state.confirm(RUN, early.ready[0].tree.id).await.unwrap();
-    assert_eq!(ask(&state, &id, 0.0).await.waiting, 1);
-    let answered = answer(&state, &message, &root).await;
-    assert_eq!(ask(&state, &id, 0.0).await.ready[0].message, answered);
-    confirm(&state, &root).await;
-    assert_no_objects(&state).await;
+    for confirmed in [true, false] {
+        let state = new().await;
+        federation(&state).await;
+        let (work, root) = (content("work"), content("answer"));
+        let id = MessageId::from(work.id());
+        let early = ask(&state, &id, 0.0).await;
+        assert_eq!(codes(&early), [AppError::MESSAGE_UNAVAILABLE]);
+        let message = instruct(&state, &work).await;
+        let error = early.ready[0].tree.id;
+        if confirmed {
+            state.confirm(RUN, error).await.unwrap();
+        }
+        assert_eq!(ask(&state, &id, 0.0).await.waiting, 1);
+        let answered = answer(&state, &message, &root).await;
+        let replies = ask(&state, &id, 0.0).await;
+        assert_eq!(replies.ready[0].message, answered);
+        confirm(&state, &root).await;
+        let gone = ask(&state, &id, 1.0).await;
+        assert_eq!(codes(&gone), [AppError::MESSAGE_UNAVAILABLE]);
+        for error in [error, gone.ready[0].tree.id] {
+            state.confirm(RUN, error).await.unwrap();
+        }
+        assert_no_objects(&state).await;
+    }
 }
 
 /// 91, rule 1: from just after its end, whether its node has it or not.
@@ -192,9 +203,9 @@ pub async fn nodes_that_are_gone_yield_errors<S: LinkState>(new: impl AsyncFn() 
     }
 }
 
-/// 93, rule 3: complete or not.
+/// 93, rule 3: complete or not, and a complete one whatever has become of its node.
 pub async fn expired_replies_yield_errors<S: LinkState>(new: impl AsyncFn() -> S) {
-    for complete in [true, false] {
+    for (complete, deleted) in [(true, false), (true, true), (false, false)] {
         let state = new().await;
         federation(&state).await;
         let message = instruct(&state, &content("work")).await;
@@ -202,12 +213,13 @@ pub async fn expired_replies_yield_errors<S: LinkState>(new: impl AsyncFn() -> S
         let mut answered = reply(&message, &root);
         answered.metadata.ttl = 20.0;
         let trees = vec![root.tree.clone()];
-        state
-            .store_reply(answered, trees, Ok(()), at(0.0))
-            .await
-            .unwrap();
+        let stored = state.store_reply(answered, trees, Ok(()), at(0.0));
+        stored.await.unwrap();
         if complete {
             put_all(&state, &root).await;
+        }
+        if deleted {
+            state.delete_node(NODE).await.unwrap();
         }
         let replies = ask(&state, &message.metadata.id, 20.5).await;
         let text = "Error: Reply Message Unavailable";

@@ -72,6 +72,7 @@ pub async fn an_unfinished_reply_gives_way_to_the_next<S: LinkState>(new: impl A
         2,
         "the lost one is gone, what is shared is not"
     );
+    confirm(&state, &lost).await;
     put_all(&state, &found).await;
     let replies = ask(&state, &message.metadata.id, 0.0).await;
     assert_eq!(replies.ready[0].tree, found.tree);
@@ -211,4 +212,19 @@ pub async fn objects_of_refused_replies_do_not_pile_up<S: LinkState>(new: impl A
         put_all(&state, &straggler).await;
         assert_no_objects(&state).await;
     }
+}
+
+/// Its objects may still be on their way.
+pub async fn a_reply_that_was_refused_can_be_taken_later<S: LinkState>(new: impl AsyncFn() -> S) {
+    let state = new().await;
+    federation(&state).await;
+    let message = instruct(&state, &content("work")).await;
+    let root = content("answer");
+    let trees = vec![root.tree.clone()];
+    let early = state.store_reply(reply(&message, &root), trees, Err("too early"), at(0.0));
+    let early = early.await.unwrap();
+    assert_eq!(early, (ReplyOutcome::Rejected("too early"), root.ids()));
+    let answered = answer(&state, &message, &root).await;
+    let replies = ask(&state, &message.metadata.id, 0.0).await;
+    assert_eq!(replies.ready[0].message, answered);
 }

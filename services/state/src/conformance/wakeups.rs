@@ -32,6 +32,19 @@ pub async fn nodes_wake_when_an_instruction_is_ready<S: LinkState>(new: impl Asy
     announce_instruction(&state, &instruction(RUN, NODE, &second), &second).await;
     woken(waiter).await;
 
+    // Announced on its own, after it.
+    let late = content("late");
+    let message = vec![instruction(RUN, NODE, &late)];
+    let stored = state.store_instructions(RUN, message, vec![], at(0.0));
+    stored.await.unwrap();
+    state
+        .announce(RUN, std::slice::from_ref(&late.tree))
+        .await
+        .unwrap();
+    let waiter = subscribe(&state, Topic::Node(NODE));
+    put_all(&state, &late).await;
+    woken(waiter).await;
+
     // Each receiver of a broadcast, by the one object they share.
     let shared = made("more", &[]);
     let roots: Vec<Made> = (0..3)

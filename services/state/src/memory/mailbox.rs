@@ -372,16 +372,15 @@ impl Mailbox {
         }
     }
 
-    /// Takes an expired instruction off its shelf; what was never handed out needs no objects.
+    /// Takes an expired instruction off its shelf. Its node asks for work, so it is not fetching
+    /// the objects, and nobody else ever will.
     fn retire_expired(&mut self, run: RunId, name: &Name, objects: &mut Objects) {
         let of_run = self.boxes.get_mut(&run);
         let Some(instruction) = of_run.and_then(|b| b.instructions.get_mut(name)) else {
             return;
         };
         shelve(&mut self.shelves, run, name, instruction, Place::Out);
-        if !instruction.offered
-            && let Some(root) = instruction.message.metadata.id.root()
-        {
+        if let Some(root) = instruction.message.metadata.id.root() {
             objects.release(run, root);
         }
     }

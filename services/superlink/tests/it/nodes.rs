@@ -77,7 +77,7 @@ async fn a_reply_in_another_nodes_name_is_not_stored() {
     let forged = world.letter(run, one, NodeId::SUPERLINK, asked.as_str(), "forged");
     let call = fleet::PushMessages {
         node: two,
-        message: forged.message,
+        message: Some(forged.message),
         trees: vec![],
     };
     let pushed = world

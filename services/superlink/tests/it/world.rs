@@ -209,7 +209,7 @@ impl World {
         let letter = self.letter(run, node, NodeId::SUPERLINK, asked, name);
         let call = fleet::PushMessages {
             node,
-            message: letter.message.clone(),
+            message: Some(letter.message.clone()),
             trees: vec![ObjectTree::leaf(letter.root)],
         };
         self.fleet

@@ -6,7 +6,7 @@ import json
 import os
 import time
 
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from probe.common import checksum, emit, size
@@ -30,11 +30,13 @@ def _answer(message: Message, context: Context) -> Message:
     emit("client", pid=os.getpid(), node=context.node_id, node_config=dict(context.node_config))
     _misbehave(context)
     arrays = message.content["arrays"]
+    back = _first(arrays, int(context.run_config["reply-arrays"]))
     calls = _count(context)
     saw = ConfigRecord(
         {
             "checksum": checksum(arrays),
             "bytes": size(arrays),
+            "returned": checksum(back),
             "calls": calls,
             "type": message.metadata.message_type,
             "group": message.metadata.group_id,
@@ -42,7 +44,12 @@ def _answer(message: Message, context: Context) -> Message:
             "run_config": json.dumps(dict(context.run_config)),
         }
     )
-    return Message(RecordDict({"arrays": arrays, "saw": saw}), reply_to=message)
+    return Message(RecordDict({"arrays": back, "saw": saw}), reply_to=message)
+
+
+def _first(arrays: ArrayRecord, count: int) -> ArrayRecord:
+    names = list(arrays)
+    return ArrayRecord({name: arrays[name] for name in names[: len(names) if count < 0 else count]})
 
 
 def _misbehave(context: Context) -> None:
