@@ -14,7 +14,7 @@ usage: bash scripts/test.sh [--quick] [PYTEST-ARGUMENT...]
 
   --quick   without the Python tests marked slow (a gigabyte of arrays, leases that must run out)
 
-Anything else goes to pytest, for instance: bash scripts/test.sh -k node_auth
+Anything else goes to pytest, for instance: bash scripts/test.sh -k health
 FLWR_E2E_REFERENCE=1 runs the Python tests against stock flower-superlink instead.
 END
 }
@@ -90,7 +90,8 @@ python_tests() {
     (
         cd "$REPOSITORY/services/e2e/python"
         FLWR_QUIC_BIN=${FLWR_QUIC_BIN:-$binary} "$VENV/bin/python" -m pytest \
-            --junitxml="$report" ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
+            -n 2 --dist loadfile --basetemp="$OUTPUT/pytest" --junitxml="$report" \
+            ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
     ) || status=$?
     if [[ -f $report ]]; then
         read -r passed failed < <(

@@ -46,7 +46,7 @@ def test_sigterm_releases_held_calls_and_the_supernode_waits_for_a_successor(
         (node,) = federation.nodes
         # A SuperExec would take the roster's run; this test needs none.
         assert federation.superexec is not None
-        assert federation.superexec.terminate() == 0
+        federation.superexec.close()
         Roster(federation.link).wait_online(1)
         assert federation.link.process.terminate(10) == 0
         assert FAREWELL in federation.link.log
