@@ -12,7 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../scripts/common.sh"
 
 SUBJECT=${FLWR_QUIC_BIN:-}
 if [[ -z $SUBJECT && " $* " != *" --help "* && " $* " != *" --self-comparison "* ]]; then
-    check_prerequisites
+    check_prerequisites build
     cargo build --release -p flwr-quic --manifest-path "$REPOSITORY/Cargo.toml"
     SUBJECT=${CARGO_TARGET_DIR:-$REPOSITORY/target}/release/flwr-quic
 fi

@@ -21,9 +21,13 @@ version_at_least() {
     [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]
 }
 
-# Rust, a C compiler and Python; names everything that is missing at once.
-check_prerequisites() {
-    local missing=() packages=() wanted found
+# Adds to the `missing` and `packages` of its caller.
+_check_build_tools() {
+    local wanted found
+    # A fresh rustup is not in PATH until the next login.
+    if ! command -v cargo >/dev/null && [[ -x $HOME/.cargo/bin/cargo ]]; then
+        export PATH=$HOME/.cargo/bin:$PATH
+    fi
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPOSITORY/Cargo.toml")
     if ! command -v cargo >/dev/null; then
         missing+=("Rust $wanted or newer (cargo): https://rustup.rs")
@@ -35,6 +39,15 @@ check_prerequisites() {
     if ! command -v cc >/dev/null; then
         missing+=("a C compiler (cc)")
         packages+=(gcc libc6-dev)
+    fi
+}
+
+# Python and, for "build" as opposed to "no-build", Rust and a C compiler; names everything that is
+# missing at once.
+check_prerequisites() {
+    local missing=() packages=()
+    if [[ $1 == build ]]; then
+        _check_build_tools
     fi
     if ! command -v "$VENV_PYTHON" >/dev/null; then
         missing+=("Python 3.9 or newer ($VENV_PYTHON)")

@@ -34,7 +34,11 @@ LAST_LOG=    # log to point at if the current step fails
 
 main() {
     parse_arguments "$@"
-    check_prerequisites
+    if [[ $STOCK == yes || -n ${FLWR_QUIC_BIN:-} ]]; then
+        check_prerequisites no-build
+    else
+        check_prerequisites build
+    fi
     mkdir -p "$LOGS"
     rm -f "$LOGS"/*.log
     WORK=$(mktemp -d)
@@ -199,7 +203,7 @@ start_supernodes() {
 }
 
 run_app() {
-    say "6. flwr run examples/digits --stream ($ROUNDS rounds)"
+    say "6. flwr run examples/digits --stream (rounds: $ROUNDS)"
     APP=$WORK/digits
     cp -R "$REPOSITORY/examples/digits" "$APP"
     LAST_LOG=$LOGS/run.log
@@ -236,7 +240,7 @@ report() {
     mean=$(sed -n 's/^round [0-9]*: accuracy .*(\([0-9.]*\) s)$/\1/p' "$LOGS/run.log" |
         awk '{ sum += $1 } END { printf "%.1f", sum / NR }')
     echo
-    say "Done: accuracy $accuracy after $ROUNDS rounds, $mean s a round (run $RUN_ID, finished:completed)."
+    say "Done: accuracy $accuracy after round $ROUNDS, $mean s a round (run $RUN_ID, finished:completed)."
     cat <<END
 The SuperLink was ${SUPERLINK[0]##*/}; flwr, flower-supernode, flower-superexec and the
 app are Flower $VENV_FLWR_VERSION as published. The logs are in target/demo/.

@@ -26,14 +26,14 @@ FAILED=0
 
 main() {
     parse_arguments "$@"
-    check_prerequisites
+    check_prerequisites build
     command -v ssh-keygen >/dev/null ||
         fail "ssh-keygen is missing: sudo apt-get install openssh-client"
     cd "$REPOSITORY"
     mkdir -p "$OUTPUT"
 
     step "formatting" cargo fmt --all --check
-    step "lints" cargo clippy --workspace --all-targets --quiet -- --deny warnings
+    step "lints" cargo clippy --workspace --all-targets --all-features --quiet -- --deny warnings
     rust_tests
     step "release build" cargo build --release --package flwr-quic
     step "Python environment" ensure_venv services/e2e/python/requirements.txt
@@ -70,7 +70,7 @@ step() {
 rust_tests() {
     say "== Rust tests"
     local log=$OUTPUT/cargo-test.log status=0 passed failed
-    cargo test --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
+    cargo test --workspace --all-features --no-fail-fast 2>&1 | tee "$log" || status=$?
     read -r passed failed < <(
         awk '/^test result: / {
             for (word = 2; word <= NF; word++) {

@@ -14,7 +14,9 @@ pub struct Holds {
     pub instruction: Duration,
     /// `ServerAppIo.PullMessages` while there is no reply: overshoots a user's timeout by as much.
     pub first_reply: Duration,
-    /// `ServerAppIo.PullMessages` once there is one: a partial answer costs the caller 3 s.
+    /// `ServerAppIo.PullMessages` once there is one. A stock caller sleeps for 3 s after a partial
+    /// answer, so waiting for less than that gains it nothing, and a node that is a second later
+    /// than another makes a round of 3 s one of 6.
     pub other_replies: Duration,
     /// `ListAppsToLaunch`: the SuperExec's only business.
     pub launch: Duration,
@@ -27,7 +29,7 @@ impl Default for Holds {
         Self {
             instruction: Duration::from_secs(25),
             first_reply: Duration::from_secs(10),
-            other_replies: Duration::from_secs(1),
+            other_replies: Duration::from_millis(2_500),
             launch: Duration::from_secs(25),
             object: Duration::from_secs(10),
         }

@@ -200,6 +200,10 @@ async fn serve_tcp<E: Exchange>(
             };
             match stream {
                 Ok(Ok(stream)) => serve_http2(stream, connection).await,
+                // Port probes connect and say nothing.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    debug!(%peer, %error, "TLS handshake failed");
+                }
                 Ok(Err(error)) => info!(%peer, %error, "TLS handshake failed"),
                 Err(_) => info!(%peer, "TLS handshake given up: the peer was too slow"),
             }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use flwr_api::FabHash;
@@ -84,7 +85,10 @@ async fn blocking<T: Send + 'static>(
 /// Writes a file so that it is there whole or not at all, also after a crash.
 fn write_durably(folder: &Path, name: &str, content: &[u8]) -> StoreResult<()> {
     use std::io::Write;
-    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+    // Several writers may be at the same file, in this process and in others.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    let number = WRITES.fetch_add(1, Ordering::Relaxed);
+    let temporary = folder.join(format!(".{name}.{}.{number}", std::process::id()));
     let write = || {
         let mut file = std::fs::File::create(&temporary)?;
         file.write_all(content)?;
@@ -111,6 +115,23 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn one_bundle_can_be_stored_by_many_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let content = Bytes::from(vec![7; 1 << 20]);
+        let hash = FabHash::of(&content);
+        let mut writers = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let (fabs, content) = (DiskFabs::new(folder.path()), content.clone());
+            writers.spawn(async move { fabs.put_fab(hash, content).await });
+        }
+        while let Some(written) = writers.join_next().await {
+            written.unwrap().unwrap();
+        }
+        let files = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(files, 2, "nothing is left behind");
+    }
 
     #[tokio::test]
     async fn bundles_survive_and_damage_is_not_served() {
