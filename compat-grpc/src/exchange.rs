@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::auth::NodeAuth;
+use crate::buffers::Buffers;
 use crate::dialect::{Answer, Dialect};
 use crate::f1;
 use crate::framing::{GrpcBody, read_message};
@@ -72,6 +73,7 @@ pub(crate) struct Connection<E> {
     pub(crate) auth: Arc<NodeAuth>,
     pub(crate) peer: Arc<Peer>,
     pub(crate) limits: Limits,
+    pub(crate) buffers: Buffers,
     pub(crate) drain: Drain,
 }
 
@@ -145,7 +147,8 @@ impl<E: Exchange> Connection<E> {
         let body = request.into_body();
         let work = async {
             let limits = &self.limits;
-            let message = read_message(body, limits.message_bytes_max, limits.idle).await?;
+            let message =
+                read_message(body, limits.message_bytes_max, limits.idle, &self.buffers).await?;
             self.exchange.exchange(context, method, message).await
         };
         let answered = tokio::time::timeout_at(deadline, work).await;

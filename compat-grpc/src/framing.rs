@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 
+use crate::buffers::Buffers;
 use crate::dialect::Answer;
 use crate::status::end_of_stream;
 
@@ -28,6 +29,7 @@ pub(crate) async fn read_message<B>(
     mut body: B,
     bytes_max: usize,
     idle: Duration,
+    buffers: &Buffers,
 ) -> Result<Bytes, tonic::Status>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -43,14 +45,14 @@ where
                 continue;
             }
             let length = announced(&prefix, bytes_max)?;
-            message = Some((length, Vec::with_capacity(length.min(BELIEVED_BYTES_MAX))));
+            message = Some((length, buffers.take(length.min(BELIEVED_BYTES_MAX))));
         }
         if let Some((length, buffer)) = &mut message {
             append(buffer, &data, *length)?;
         }
     }
     match message {
-        Some((length, buffer)) if buffer.len() == length => Ok(buffer.into()),
+        Some((length, buffer)) if buffer.len() == length => Ok(buffers.seal(buffer)),
         // The peer ended the stream, or its connection broke.
         _ => Err(tonic::Status::unavailable("the request ended early")),
     }
@@ -241,7 +243,10 @@ mod tests {
         for cut in 0..=whole.len() {
             for second in cut..=whole.len() {
                 let body = pieces(&[&whole[..cut], &whole[cut..second], &whole[second..]]);
-                assert_eq!(read_message(body, 3, IDLE).await.unwrap(), "abc");
+                assert_eq!(
+                    read_message(body, 3, IDLE, &Buffers::new(0)).await.unwrap(),
+                    "abc"
+                );
             }
         }
     }
@@ -258,7 +263,9 @@ mod tests {
             (b"\0\xff\xff\xff\xff", tonic::Code::ResourceExhausted),
         ];
         for (bytes, code) in cases {
-            let refused = read_message(pieces(&[bytes]), 8, IDLE).await.unwrap_err();
+            let refused = read_message(pieces(&[bytes]), 8, IDLE, &Buffers::new(0))
+                .await
+                .unwrap_err();
             assert_eq!(refused.code(), code, "{bytes:?}");
         }
     }
@@ -266,7 +273,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sender_that_stops_is_not_waited_for() {
         let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BodyError>>());
-        let refused = read_message(Box::pin(silent), 8, IDLE).await.unwrap_err();
+        let refused = read_message(Box::pin(silent), 8, IDLE, &Buffers::new(0))
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), tonic::Code::Unavailable);
     }
 

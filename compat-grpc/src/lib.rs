@@ -3,7 +3,7 @@
 //! [`listener`] accepts connections (TCP, optionally TLS) and serves HTTP/2 on them; [`exchange`]
 //! turns one HTTP request into one gRPC message and back; a *dialect* turns the messages of one
 //! range of Flower releases into the calls of a service: [`f1`] is Flower 1.22's. [`auth`] proves
-//! which node calls, [`holds`] says how long a stock client may be kept waiting, [`health`] is the
+//! which node calls, [`buffers`] keeps memory for the next message, [`holds`] says how long a stock client may be kept waiting, [`health`] is the
 //! standard health service.
 //!
 //! Behaviour is Flower's own business (`flwr-superlink`); what is here is form: paths, field
@@ -14,6 +14,7 @@
 //! without being copied into a message first.
 
 pub mod auth;
+pub mod buffers;
 pub mod dialect;
 mod exchange;
 pub mod f1;
@@ -25,6 +26,7 @@ mod preface;
 mod status;
 
 pub use auth::NodeAuth;
+pub use buffers::Buffers;
 pub use dialect::Dialect;
 pub use holds::Holds;
 pub use listener::{GrpcListener, Limits};

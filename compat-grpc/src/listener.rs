@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::auth::NodeAuth;
+use crate::buffers::Buffers;
 use crate::dialect::Dialect;
 use crate::exchange::{Connection, Exchange, Spoken};
 use crate::preface::{NotHttp2, expect_http2};
@@ -57,6 +58,9 @@ const FRAME_MAX: u32 = 256 << 10;
 const SEND_BUFFER: usize = 1 << 20;
 const HEADERS_MAX: u32 = 64 << 10;
 
+/// How often unused buffers are looked for.
+const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+
 /// How a peer that is gone is noticed: pings, and the patience for their answers.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,6 +73,7 @@ pub struct GrpcListener<D> {
     auth: Arc<NodeAuth>,
     dialect: Arc<D>,
     limits: Limits,
+    buffers: Buffers,
 }
 
 impl<D> std::fmt::Debug for GrpcListener<D> {
@@ -81,7 +86,7 @@ impl<D> std::fmt::Debug for GrpcListener<D> {
 }
 
 impl<D> GrpcListener<D> {
-    /// Takes a bound socket. The TLS configuration must offer `h2` (ALPN), or stock clients refuse
+    /// Takes a bound socket. `buffers` is best shared by all listeners of a process. The TLS configuration must offer `h2` (ALPN), or stock clients refuse
     /// the connection.
     ///
     /// # Errors
@@ -92,6 +97,7 @@ impl<D> GrpcListener<D> {
         auth: NodeAuth,
         dialect: D,
         limits: Limits,
+        buffers: Buffers,
     ) -> io::Result<Self> {
         Ok(Self {
             addr: tcp.local_addr()?,
@@ -100,6 +106,7 @@ impl<D> GrpcListener<D> {
             auth: Arc::new(auth),
             dialect: Arc::new(dialect),
             limits,
+            buffers,
         })
     }
 }
@@ -137,10 +144,15 @@ pub(crate) async fn serve_exchange<D, E: Exchange>(
 ) -> Drained {
     let connections = Arc::new(Semaphore::new(listener.limits.connections_max));
     let tasks = TaskTracker::new();
+    let mut sweeps = tokio::time::interval(SWEEP_PERIOD);
     loop {
         let accepted = tokio::select! {
             biased;
             () = drain.requested() => break,
+            _ = sweeps.tick() => {
+                listener.buffers.sweep();
+                continue;
+            }
             accepted = listener.tcp.accept() => accepted,
         };
         let (tcp, addr) = match accepted {
@@ -166,6 +178,7 @@ pub(crate) async fn serve_exchange<D, E: Exchange>(
                 transport: "grpc",
             }),
             limits: listener.limits,
+            buffers: listener.buffers.clone(),
             drain: drain.clone(),
         };
         tasks.spawn(serve_tcp(tcp, listener.tls.clone(), connection, permit));

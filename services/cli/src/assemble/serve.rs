@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use flwr_api::{appio, control, fleet};
 use flwr_certs::AllowList;
 use flwr_compat_grpc::{
-    Dialect, GrpcListener, Holds, Limits, NodeAuth,
+    Buffers, Dialect, GrpcListener, Holds, Limits, NodeAuth,
     f1::{Adapter, AppIoF1, ControlF1, FleetF1},
     health::Health,
 };
@@ -105,6 +105,7 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
 struct Serving {
     tasks: JoinSet<Result<(), Exit>>,
     drain: Drain,
+    buffers: Buffers,
 }
 
 impl Serving {
@@ -112,6 +113,7 @@ impl Serving {
         Self {
             tasks: JoinSet::new(),
             drain,
+            buffers: Buffers::new(KEPT_BUFFER_BYTES),
         }
     }
 
@@ -130,7 +132,7 @@ impl Serving {
         H: Handler<P>,
     {
         for socket in listener.sockets {
-            let listener = listen(socket, tls.clone(), auth(), dialect)?;
+            let listener = listen(socket, tls.clone(), auth(), dialect, &self.buffers)?;
             let (handler, drain) = (Arc::clone(handler), self.drain.clone());
             self.tasks.spawn(async move {
                 let served = listener.serve(handler, drain).await;
@@ -142,7 +144,7 @@ impl Serving {
 
     fn health(&mut self, listener: Listener) -> Result<(), Exit> {
         for socket in listener.sockets {
-            let listener = listen(socket, None, NodeAuth::none(), Health)?;
+            let listener = listen(socket, None, NodeAuth::none(), Health, &self.buffers)?;
             let drain = self.drain.clone();
             self.tasks.spawn(async move {
                 listener.serve_health(drain).await;
@@ -171,7 +173,18 @@ fn listen<D>(
     tls: Option<Arc<rustls::ServerConfig>>,
     auth: NodeAuth,
     dialect: D,
+    buffers: &Buffers,
 ) -> Result<GrpcListener<D>, Exit> {
-    let listener: io::Result<_> = GrpcListener::new(socket, tls, auth, dialect, Limits::default());
+    let listener: io::Result<_> = GrpcListener::new(
+        socket,
+        tls,
+        auth,
+        dialect,
+        Limits::default(),
+        buffers.clone(),
+    );
     listener.map_err(|error| Exit::because(&error))
 }
+
+/// Memory kept for the next round's objects, in bytes: a dozen of the chunks that Flower cuts arrays into.
+const KEPT_BUFFER_BYTES: usize = 256 << 20;
