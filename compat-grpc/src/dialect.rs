@@ -5,7 +5,7 @@ use flwr_api::{ObjectId, RunId};
 use flwr_transport::{Bearer, Body, Protocol, Reply, Status};
 use futures_util::stream::BoxStream;
 
-/// Two pure functions: bytes to call, reply to bytes.
+/// Pure functions: bytes to call, and reply or refusal to what is sent.
 pub trait Dialect<P: Protocol>: Send + Sync + 'static {
     /// The gRPC service that is spoken, such as `flwr.proto.Fleet`.
     const SERVICE: &'static str;
@@ -20,6 +20,10 @@ pub trait Dialect<P: Protocol>: Send + Sync + 'static {
 
     /// Writes a reply.
     fn encode(&self, reply: Reply<P>) -> Answer;
+
+    /// Puts a refusal of a call about `subject` into the words that this release's programs look
+    /// for.
+    fn refuse(&self, status: &Status, subject: Subject) -> tonic::Status;
 }
 
 /// A call as it was asked.

@@ -15,8 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::auth::NodeAuth;
 use crate::buffers::Buffers;
-use crate::dialect::{Answer, Dialect};
-use crate::f1;
+use crate::dialect::{Answer, Dialect, Subject};
 use crate::framing::{GrpcBody, read_message};
 use crate::listener::Limits;
 
@@ -51,8 +50,7 @@ impl<P: Protocol, D: Dialect<P>, H: Handler<P>> Exchange for Spoken<P, D, H> {
         message: Bytes,
     ) -> Result<Answer, tonic::Status> {
         let question = self.dialect.decode(method, message);
-        let question =
-            question.map_err(|status| f1::status(&status, crate::dialect::Subject::None))?;
+        let question = question.map_err(|status| self.dialect.refuse(&status, Subject::None))?;
         let subject = question.subject;
         context.bearer = question.bearer;
         let call = Call {
@@ -62,7 +60,7 @@ impl<P: Protocol, D: Dialect<P>, H: Handler<P>> Exchange for Spoken<P, D, H> {
             deadline: context.deadline,
         };
         let reply = self.handler.handle(context, call).await;
-        let reply = reply.map_err(|status| f1::status(&status, subject))?;
+        let reply = reply.map_err(|status| self.dialect.refuse(&status, subject))?;
         Ok(self.dialect.encode(reply))
     }
 }

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::{FleetF1, malformed, parse};
-use crate::dialect::{Answer, Dialect, Question};
+use crate::dialect::{Answer, Dialect, Question, Subject};
 
 /// [`FleetF1`] in envelopes.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,10 @@ const RELEASE: &str = "1.22.0";
 
 impl Dialect<Fleet> for Adapter {
     const SERVICE: &'static str = "flwr.proto.GrpcAdapter";
+
+    fn refuse(&self, status: &Status, subject: Subject) -> tonic::Status {
+        super::refuse(status, subject)
+    }
 
     fn decode(&self, method: &str, message: Bytes) -> Result<Question<Fleet>, Status> {
         if method != "SendReceive" {

@@ -26,6 +26,10 @@ pub struct AppIoF1 {
 impl Dialect<AppIo> for AppIoF1 {
     const SERVICE: &'static str = "flwr.proto.ServerAppIo";
 
+    fn refuse(&self, status: &Status, subject: Subject) -> tonic::Status {
+        super::refuse(status, subject)
+    }
+
     fn decode(&self, method: &str, message: Bytes) -> Result<Question<AppIo>, Status> {
         let request = match method {
             "ListAppsToLaunch" => {

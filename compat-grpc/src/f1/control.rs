@@ -21,6 +21,10 @@ pub struct ControlF1;
 impl Dialect<Control> for ControlF1 {
     const SERVICE: &'static str = "flwr.proto.Control";
 
+    fn refuse(&self, status: &Status, subject: Subject) -> tonic::Status {
+        super::refuse(status, subject)
+    }
+
     fn decode(&self, method: &str, message: Bytes) -> Result<Question<Control>, Status> {
         let request = match method {
             "StartRun" => start_run(parse(message)?)?,

@@ -23,6 +23,10 @@ pub struct FleetF1 {
 impl Dialect<Fleet> for FleetF1 {
     const SERVICE: &'static str = "flwr.proto.Fleet";
 
+    fn refuse(&self, status: &Status, subject: Subject) -> tonic::Status {
+        super::refuse(status, subject)
+    }
+
     fn decode(&self, method: &str, message: Bytes) -> Result<Question<Fleet>, Status> {
         let request = match method {
             "PullMessages" => self.pull_messages(parse(message)?),

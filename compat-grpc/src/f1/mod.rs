@@ -20,7 +20,7 @@ use crate::status::{plain, to_grpc};
 
 /// The words Flower 1.22's programs look for, or show, byte for byte (protocol sections 2.0.4, 2.4,
 /// 5.1.2).
-pub(crate) fn status(status: &Status, subject: Subject) -> tonic::Status {
+fn refuse(status: &Status, subject: Subject) -> tonic::Status {
     let Some(reason) = Reason::of(status) else {
         return plain(status);
     };
