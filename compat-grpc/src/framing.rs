@@ -23,7 +23,7 @@ const BELIEVED_BYTES_MAX: usize = 32 << 20;
 
 /// Reads the one message of a unary request.
 ///
-/// The message has a buffer of exactly its size, shared with nothing, so that whoever keeps a part
+/// The message has a buffer of its own size, shared with nothing, so that whoever keeps a part
 /// of it keeps no more than the message. `idle` bounds the wait for each piece.
 pub(crate) async fn read_message<B>(
     mut body: B,

@@ -10,7 +10,7 @@ use flwr_api::appio::{
 };
 use flwr_api::{MessageId, RunId};
 use flwr_proto::v1_22 as pb;
-use flwr_transport::{Bearer, Body, Reply, Status, Tail};
+use flwr_transport::{Bearer, Body, Reply, Status};
 
 use super::{convert, malformed, parse};
 use crate::dialect::{Answer, Dialect, Question, Subject};
@@ -110,13 +110,7 @@ impl Dialect<AppIo> for AppIoF1 {
                 Answer::message(&pb::SendAppHeartbeatResponse { success })
             }
             Response::PushObject(stored) => Answer::message(&pb::PushObjectResponse { stored }),
-            Response::PullObject(state) => {
-                let body = match reply.tail {
-                    Tail::Body(body) => Some(body),
-                    _ => None,
-                };
-                convert::object(state, body)
-            }
+            Response::PullObject(state) => convert::object(state, reply.tail),
             Response::ConfirmMessage(()) => Answer::message(&pb::ConfirmMessageReceivedResponse {}),
         }
     }
@@ -161,9 +155,8 @@ fn get_run_status(request: pb::GetRunStatusRequest) -> Request {
 }
 
 fn get_fab(request: &pb::GetFabRequest) -> Result<Request, Status> {
-    let hash = request.hash_str.parse();
     Ok(Request::GetFab(GetFab {
-        hash: hash.map_err(|why| malformed(format!("the hash of the app bundle is {why}")))?,
+        hash: convert::fab_hash(&request.hash_str)?,
     }))
 }
 

@@ -3,12 +3,12 @@
 use bytes::{Bytes, BytesMut};
 use flwr_api::fleet::ObjectState;
 use flwr_api::{
-    AppError, Delivery, Fab, Message, MessageId, Metadata, NodeId, ObjectId, ObjectTree, Payload,
-    Phase, Run, RunId, RunStatus, Scalar, SubStatus, UnixTime, UserConfig,
+    AppError, Delivery, Fab, FabHash, Message, MessageId, Metadata, NodeId, ObjectId, ObjectTree,
+    Payload, Phase, Run, RunId, RunStatus, Scalar, SubStatus, UnixTime, UserConfig,
 };
 use flwr_certs::format_iso;
 use flwr_proto::v1_22 as pb;
-use flwr_transport::{Body, Status};
+use flwr_transport::{Body, Protocol, Status, Tail};
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::malformed;
@@ -25,6 +25,11 @@ pub(super) fn node(id: NodeId) -> pb::Node {
 pub(super) fn object_id(text: &str) -> Result<ObjectId, Status> {
     text.parse()
         .map_err(|why| malformed(format!("the object id is {why}")))
+}
+
+pub(super) fn fab_hash(text: &str) -> Result<FabHash, Status> {
+    text.parse()
+        .map_err(|why| malformed(format!("the hash of the app bundle is {why}")))
 }
 
 pub(super) fn message(message: pb::Message) -> Result<Message, Status> {
@@ -235,7 +240,11 @@ pub(super) fn status_proto(status: RunStatus) -> pb::RunStatus {
 }
 
 /// `PullObjectResponse` with the object's bytes at its end, uncopied.
-pub(super) fn object(state: ObjectState, body: Option<Body>) -> Answer {
+pub(super) fn object<P: Protocol>(state: ObjectState, tail: Tail<P>) -> Answer {
+    let body = match tail {
+        Tail::Body(body) => Some(body),
+        Tail::None | Tail::Events(_) => None,
+    };
     const CONTENT_FIELD: u32 = 3;
     let mut head = BytesMut::from(
         &prost::Message::encode_to_vec(&pb::PullObjectResponse {

@@ -7,9 +7,9 @@ use flwr_api::fleet::{
     PullObject, PushMessages, PushObject, Request, Response,
 };
 use flwr_proto::v1_22 as pb;
-use flwr_transport::{Body, Reply, Status, Tail};
+use flwr_transport::{Body, Reply, Status};
 
-use super::{convert, malformed, parse};
+use super::{convert, parse};
 use crate::dialect::{Answer, Dialect, Question, Subject};
 use crate::holds::Holds;
 
@@ -86,13 +86,7 @@ impl Dialect<Fleet> for FleetF1 {
                 fab: Some(convert::fab(fab)),
             }),
             Response::PushObject(stored) => Answer::message(&pb::PushObjectResponse { stored }),
-            Response::PullObject(state) => {
-                let body = match reply.tail {
-                    Tail::Body(body) => Some(body),
-                    _ => None,
-                };
-                convert::object(state, body)
-            }
+            Response::PullObject(state) => convert::object(state, reply.tail),
             Response::ConfirmMessage(()) => Answer::message(&pb::ConfirmMessageReceivedResponse {}),
         }
     }
@@ -155,11 +149,10 @@ fn get_run(request: pb::GetRunRequest) -> Request {
 }
 
 fn get_fab(request: pb::GetFabRequest) -> Result<Request, Status> {
-    let hash = request.hash_str.parse();
     Ok(Request::GetFab(GetFab {
         node: convert::node_id(request.node),
         run: RunId(request.run_id),
-        hash: hash.map_err(|why| malformed(format!("the hash of the app bundle is {why}")))?,
+        hash: convert::fab_hash(&request.hash_str)?,
     }))
 }
 

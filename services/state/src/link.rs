@@ -1,8 +1,11 @@
 //! The traits of the SuperLink's state.
 //!
 //! Every method is one atomic step. `now` is the caller's clock; run leases are applied before a
-//! run's status is read (section numbers below are those of Flower 1.22's behaviour as this
-//! project documents it in `ARCHITECTURE.md`, "Flower's rules").
+//! run's status is read.
+//!
+//! Section numbers, here and in the battery, count the parts of Flower 1.22's behaviour: 3.3 node
+//! liveness, 3.4 storing instructions, 3.5 storing replies, 3.6 pulling replies, 3.7 what a valid
+//! message is, 3.8 run statuses, 3.9 run leases, 4 objects.
 
 use std::future::Future;
 
