@@ -15,9 +15,11 @@ const PROTOS: [&str; 9] = [
     "flwr/v1_22/run.proto",
 ];
 const HEALTH: &str = "grpc/health.proto";
+/// What launchers and daemons of this project say beside Flower.
+const LAUNCHER: &str = "flwr_quic/launcher.proto";
 
 /// Messages with secrets or large contents; `src/redact.rs` writes their `Debug`.
-const REDACTED: [&str; 17] = [
+const REDACTED: [&str; 19] = [
     ".flwr.proto.Array",
     ".flwr.proto.Fab",
     ".flwr.proto.GetAuthTokensRequest",
@@ -35,14 +37,16 @@ const REDACTED: [&str; 17] = [
     ".flwr.proto.PushObjectRequest",
     ".flwr.proto.RequestTokenResponse",
     ".flwr.proto.StartRunRequest",
+    ".flwr_quic.ReportAppExitRequest",
+    ".flwr_quic.WatchAppRequest",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    for file in PROTOS.iter().chain([&HEALTH]) {
+    for file in PROTOS.iter().chain([&HEALTH, &LAUNCHER]) {
         println!("cargo:rerun-if-changed={file}");
     }
-    let descriptors = protox::compile(PROTOS.iter().chain([&HEALTH]), ["."])?;
+    let descriptors = protox::compile(PROTOS.iter().chain([&HEALTH, &LAUNCHER]), ["."])?;
     prost_build::Config::new()
         .bytes(["."])
         .btree_map(["."])

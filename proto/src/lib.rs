@@ -54,3 +54,12 @@ pub mod v1_22 {
 pub mod health {
     include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
 }
+
+/// Messages between launchers and daemons of this project (protobuf package `flwr_quic`).
+#[expect(
+    missing_docs,
+    reason = "generated; fields whose name says it all have no comment in the .proto files"
+)]
+pub mod launcher {
+    include!(concat!(env!("OUT_DIR"), "/flwr_quic.rs"));
+}

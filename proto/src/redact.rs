@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::v1_22;
+use crate::{launcher, v1_22};
 
 /// Something of which only the length is shown.
 trait Hidden {
@@ -48,8 +48,8 @@ impl<T: Hidden> fmt::Debug for Veil<'_, T> {
 /// Implements `Debug` with the fields after `show` as they are and those after
 /// `hide` by length. Takes the message apart, so a forgotten field is an error.
 macro_rules! redact {
-    ($($name:ident { show: [$($shown:ident),*], hide: [$($hidden:ident),*] })*) => {$(
-        impl fmt::Debug for v1_22::$name {
+    ($module:ident: $($name:ident { show: [$($shown:ident),*], hide: [$($hidden:ident),*] })*) => {$(
+        impl fmt::Debug for $module::$name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let Self { $($shown,)* $($hidden,)* } = self;
                 f.debug_struct(stringify!($name))
@@ -62,6 +62,7 @@ macro_rules! redact {
 }
 
 redact! {
+    v1_22:
     Array { show: [dtype, shape, stype], hide: [data] }
     Fab { show: [hash_str], hide: [content] }
     GetAuthTokensRequest { show: [], hide: [device_code] }
@@ -85,4 +86,10 @@ redact! {
     PushObjectRequest { show: [node, run_id, object_id], hide: [object_content] }
     RequestTokenResponse { show: [], hide: [token] }
     StartRunRequest { show: [fab, override_config], hide: [federation_options] }
+}
+
+redact! {
+    launcher:
+    ReportAppExitRequest { show: [how], hide: [token] }
+    WatchAppRequest { show: [], hide: [token] }
 }

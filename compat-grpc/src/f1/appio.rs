@@ -6,15 +6,20 @@ use bytes::Bytes;
 use flwr_api::appio::{
     AppInputs, AppIo, ConfirmMessage, GetFab, GetNodes, GetRun, GetRunStatus, Heartbeat,
     ListAppsToLaunch, PullInputs, PullMessages, PullObject, PushLogs, PushMessages, PushObject,
-    PushOutputs, Request, RequestToken, Response, UpdateRunStatus,
+    PushOutputs, ReportAppExit, Request, RequestToken, Response, UpdateRunStatus, WatchApp,
 };
 use flwr_api::{MessageId, RunId};
-use flwr_proto::v1_22 as pb;
+use flwr_proto::{launcher, v1_22 as pb};
 use flwr_transport::{Bearer, Body, Reply, Status};
 
 use super::{convert, malformed, parse};
 use crate::dialect::{Answer, Dialect, Question, Subject};
 use crate::holds::Holds;
+
+/// Calls that Flower does not have: launchers of ours make them, and a stock server answers that
+/// it does not know them.
+pub(super) const WATCH_APP: &str = "FlwrQuicWatchApp";
+pub(super) const REPORT_APP_EXIT: &str = "FlwrQuicReportAppExit";
 
 /// The dialect of `flower-superexec` and `flwr-serverapp` 1.22.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,8 @@ impl Dialect<AppIo> for AppIoF1 {
             "ConfirmMessageReceived" => confirm_message(&parse(message)?)?,
             "PullAppInputs" => return Ok(pull_inputs(parse(message)?)),
             "PushAppOutputs" => return push_outputs(parse(message)?),
+            WATCH_APP => return Ok(self.watch_app(parse(message)?)),
+            REPORT_APP_EXIT => return Ok(report_app_exit(parse(message)?)),
             "PushObject" => return push_object(parse(message)?),
             "PullObject" => return self.pull_object(parse(message)?),
             _ => return Err(Status::unimplemented(method)),
@@ -112,6 +119,13 @@ impl Dialect<AppIo> for AppIoF1 {
             Response::PushObject(stored) => Answer::message(&pb::PushObjectResponse { stored }),
             Response::PullObject(state) => convert::object(state, reply.tail),
             Response::ConfirmMessage(()) => Answer::message(&pb::ConfirmMessageReceivedResponse {}),
+            Response::GetFederationOptions(options) => {
+                Answer::message(&pb::GetFederationOptionsResponse {
+                    federation_options: Some(options),
+                })
+            }
+            Response::WatchApp(wanted) => Answer::message(&launcher::WatchAppResponse { wanted }),
+            Response::ReportAppExit(()) => Answer::message(&launcher::ReportAppExitResponse {}),
         }
     }
 }
@@ -125,6 +139,13 @@ impl AppIoF1 {
             wait: self.holds.first_reply,
             linger: self.holds.other_replies,
         })
+    }
+
+    fn watch_app(&self, request: launcher::WatchAppRequest) -> Question<AppIo> {
+        let wait = self.holds.launch;
+        let mut question = Question::new(Request::WatchApp(WatchApp { wait }));
+        question.bearer = Some(Bearer::new(request.token));
+        question
     }
 
     fn pull_object(&self, request: pb::PullObjectRequest) -> Result<Question<AppIo>, Status> {
@@ -188,6 +209,12 @@ fn confirm_message(request: &pb::ConfirmMessageReceivedRequest) -> Result<Reques
     }))
 }
 
+fn report_app_exit(request: launcher::ReportAppExitRequest) -> Question<AppIo> {
+    let mut question = Question::new(Request::ReportAppExit(ReportAppExit { how: request.how }));
+    question.bearer = Some(Bearer::new(request.token));
+    question
+}
+
 /// A token that is not bound to a run yet does not exist here, so there is nothing to wait for.
 fn pull_inputs(request: pb::PullAppInputsRequest) -> Question<AppIo> {
     let mut question = Question::new(Request::PullInputs(PullInputs {
@@ -220,18 +247,9 @@ fn push_object(request: pb::PushObjectRequest) -> Result<Question<AppIo>, Status
     Ok(question)
 }
 
-/// An app that has left no context behind starts with an empty one.
 fn app_inputs(inputs: AppInputs) -> pb::PullAppInputsResponse {
-    let context: Bytes = inputs.context.unwrap_or_else(|| {
-        let fresh = pb::Context {
-            run_id: inputs.run.id.0,
-            state: Some(pb::RecordDict::default()),
-            ..pb::Context::default()
-        };
-        prost::Message::encode_to_vec(&fresh).into()
-    });
     pb::PullAppInputsResponse {
-        context: Some(context),
+        context: Some(convert::app_context(inputs.run.id, inputs.context)),
         run: Some(convert::run(inputs.run)),
         fab: Some(convert::fab(inputs.fab)),
     }

@@ -1,6 +1,7 @@
 //! Flower 1.22's messages, from and to the contract's types.
 
 use bytes::{Bytes, BytesMut};
+use flwr_api::appio::AppContext;
 use flwr_api::fleet::ObjectState;
 use flwr_api::{
     AppError, Delivery, Fab, FabHash, Message, MessageId, Metadata, NodeId, ObjectId, ObjectTree,
@@ -129,6 +130,27 @@ pub(super) fn fab(fab: Fab) -> pb::Fab {
     pb::Fab {
         hash_str: fab.hash.to_string(),
         content: fab.content,
+    }
+}
+
+/// What an app starts with, encoded.
+pub(super) fn app_context(run: RunId, context: AppContext) -> Bytes {
+    match context {
+        AppContext::Kept(encoded) => encoded,
+        AppContext::Fresh {
+            node,
+            node_config,
+            run_config,
+        } => {
+            let fresh = pb::Context {
+                run_id: run.0,
+                node_id: node.0,
+                node_config: config_proto(node_config),
+                state: Some(pb::RecordDict::default()),
+                run_config: config_proto(run_config),
+            };
+            prost::Message::encode_to_vec(&fresh).into()
+        }
     }
 }
 

@@ -1,4 +1,9 @@
-//! The AppIo service: what ServerApps, and the SuperExec that launches them, ask the SuperLink.
+//! The AppIo service: what apps, and the SuperExecs that launch them, ask a daemon. ServerApps and
+//! simulations ask the SuperLink, ClientApps the SuperNode.
+//!
+//! One table serves all of them. A ClientApp's token stands for one run at one node, so a SuperNode
+//! reads who asks from the bearer and ignores what only a ServerApp says; it answers the calls that
+//! only concern a SuperLink with [`Code::Unimplemented`](flwr_transport::Code::Unimplemented).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,13 +13,42 @@ use bytes::Bytes;
 use crate::fleet::{ObjectState, Pushed};
 use crate::ids::{FabHash, MessageId, NodeId, ObjectId, RunId, Token};
 use crate::message::{Delivery, Message, ObjectTree};
-use crate::run::{Fab, Run, RunStatus};
+use crate::run::{Fab, Run, RunStatus, UserConfig};
+
+/// The context an app starts with.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub enum AppContext {
+    /// What it left behind when it ran before, encoded and opaque here.
+    Kept(Bytes),
+    /// It has not run yet: a context without state.
+    Fresh {
+        /// The node it runs on; 0 for a ServerApp.
+        node: NodeId,
+        /// How the node is configured.
+        node_config: UserConfig,
+        /// The app's configuration with the run's overrides; empty for a ServerApp, which works it
+        /// out by itself.
+        run_config: UserConfig,
+    },
+}
+
+impl AppContext {
+    /// The context of a ServerApp that has left nothing behind.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::Fresh {
+            node: NodeId::NONE,
+            node_config: UserConfig::new(),
+            run_config: UserConfig::new(),
+        }
+    }
+}
 
 /// What an app starts with.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct AppInputs {
-    /// The encoded context it left behind, if it ran before; otherwise it starts with an empty one.
-    pub context: Option<Bytes>,
+    /// Its context.
+    pub context: AppContext,
     /// The run.
     pub run: Run,
     /// The app.
@@ -41,7 +75,7 @@ impl From<PushedAll> for Pushed {
 }
 
 service! {
-    /// Calls of apps and their launchers to the SuperLink.
+    /// Calls of apps and their launchers.
     protocol AppIo = "flwr.appio", event ();
     service AppIoService;
     client AppIoClient;
@@ -78,7 +112,8 @@ service! {
         run: RunId,
     } -> Vec<NodeId>, repeatable;
 
-    /// Stores instructions and says which of their objects to send.
+    /// Stores instructions, or a ClientApp's reply (which needs the token as bearer), and says which
+    /// of their objects to send.
     unary push_messages: PushMessages {
         /// The run that sends.
         run: RunId,
@@ -90,6 +125,8 @@ service! {
 
     /// Fetches replies to instructions, waiting up to `wait` for the first and then up to
     /// `linger` for the rest. A reply is handed out again until it is confirmed.
+    ///
+    /// A ClientApp fetches the one instruction its token was issued for.
     unary pull_messages: PullMessages {
         /// The run that asks.
         run: RunId,
@@ -172,5 +209,26 @@ service! {
         run: RunId,
         /// The reply.
         message: ObjectId,
+    } -> (), repeatable;
+
+    /// The encoded options of the federation that a simulated run was submitted with.
+    unary federation_options: GetFederationOptions {
+        /// The run.
+        run: RunId,
+    } -> Bytes, repeatable;
+
+    /// Waits up to `wait` for the app to be no longer wanted, because its run was stopped or its
+    /// token was taken back; true while it is wanted. Needs the token as bearer. For launchers: an
+    /// app that is not wanted is ended.
+    unary watch_app: WatchApp {
+        /// The longest wait.
+        wait: Duration,
+    } -> bool, repeatable;
+
+    /// Reports that the process of an app has ended, however it ended. Needs the token as bearer.
+    /// If the app has not handed in its outputs it has failed, and whoever waits for them is told.
+    unary report_app_exit: ReportAppExit {
+        /// How it ended, for people: an exit status, a signal, or why it could not be started.
+        how: String,
     } -> (), repeatable;
 }

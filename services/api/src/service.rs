@@ -88,10 +88,31 @@ macro_rules! service {
 
         /// Calls the service over whatever carries it.
         #[derive(Clone, Debug)]
-        pub struct $client(pub std::sync::Arc<dyn flwr_transport::DynCaller<$protocol>>);
+        pub struct $client {
+            caller: std::sync::Arc<dyn flwr_transport::DynCaller<$protocol>>,
+            bearer: Option<flwr_transport::Bearer>,
+        }
 
         impl $client {
-            $( service!(@client $kind $(#[$call_doc])* $protocol, $method, $call, $response, $event); )+
+            /// A client that presents nothing.
+            #[must_use]
+            pub fn new(caller: std::sync::Arc<dyn flwr_transport::DynCaller<$protocol>>) -> Self {
+                Self { caller, bearer: None }
+            }
+
+            /// The same client, presenting `bearer` with every call.
+            #[must_use]
+            pub fn bearing(&self, bearer: flwr_transport::Bearer) -> Self {
+                Self { caller: std::sync::Arc::clone(&self.caller), bearer: Some(bearer) }
+            }
+
+            fn ask(&self, request: Request, deadline: tokio::time::Instant) -> flwr_transport::Call<$protocol> {
+                let mut call = flwr_transport::Call::new(request, deadline);
+                call.bearer.clone_from(&self.bearer);
+                call
+            }
+
+            $( service!(@client $kind $(#[$call_doc])* $method, $call, $response, $event); )+
         }
     };
 
@@ -143,43 +164,43 @@ macro_rules! service {
         })
     }};
 
-    (@client unary $(#[$doc:meta])* $protocol:ident, $method:ident, $call:ident, $response:ty, $event:ty) => {
+    (@client unary $(#[$doc:meta])* $method:ident, $call:ident, $response:ty, $event:ty) => {
         $(#[$doc])*
         ///
         /// # Errors
         /// What the service or the transport refuses with.
         pub async fn $method(&self, call: $call, deadline: tokio::time::Instant)
             -> Result<$response, flwr_transport::Status> {
-            let call = flwr_transport::Call::<$protocol>::new(Request::$call(call), deadline);
-            match self.0.call(call).await?.response {
+            let call = self.ask(Request::$call(call), deadline);
+            match self.caller.call(call).await?.response {
                 Response::$call(response) => Ok(response),
                 other => Err(crate::service::mismatched(&other)),
             }
         }
     };
-    (@client upload $(#[$doc:meta])* $protocol:ident, $method:ident, $call:ident, $response:ty, $event:ty) => {
+    (@client upload $(#[$doc:meta])* $method:ident, $call:ident, $response:ty, $event:ty) => {
         $(#[$doc])*
         ///
         /// # Errors
         /// What the service or the transport refuses with.
         pub async fn $method(&self, call: $call, body: flwr_transport::Body, deadline: tokio::time::Instant)
             -> Result<$response, flwr_transport::Status> {
-            let call = flwr_transport::Call::<$protocol>::new(Request::$call(call), deadline).with_body(body);
-            match self.0.call(call).await?.response {
+            let call = self.ask(Request::$call(call), deadline).with_body(body);
+            match self.caller.call(call).await?.response {
                 Response::$call(response) => Ok(response),
                 other => Err(crate::service::mismatched(&other)),
             }
         }
     };
-    (@client download $(#[$doc:meta])* $protocol:ident, $method:ident, $call:ident, $response:ty, $event:ty) => {
+    (@client download $(#[$doc:meta])* $method:ident, $call:ident, $response:ty, $event:ty) => {
         $(#[$doc])*
         ///
         /// # Errors
         /// What the service or the transport refuses with.
         pub async fn $method(&self, call: $call, deadline: tokio::time::Instant)
             -> Result<($response, Option<flwr_transport::Body>), flwr_transport::Status> {
-            let call = flwr_transport::Call::<$protocol>::new(Request::$call(call), deadline);
-            let reply = self.0.call(call).await?;
+            let call = self.ask(Request::$call(call), deadline);
+            let reply = self.caller.call(call).await?;
             let body = match reply.tail {
                 flwr_transport::Tail::Body(body) => Some(body),
                 _ => None,
@@ -190,15 +211,15 @@ macro_rules! service {
             }
         }
     };
-    (@client events $(#[$doc:meta])* $protocol:ident, $method:ident, $call:ident, $response:ty, $event:ty) => {
+    (@client events $(#[$doc:meta])* $method:ident, $call:ident, $response:ty, $event:ty) => {
         $(#[$doc])*
         ///
         /// # Errors
         /// What the service or the transport refuses with.
         pub async fn $method(&self, call: $call, deadline: tokio::time::Instant)
             -> Result<($response, flwr_transport::EventStream<$event>), flwr_transport::Status> {
-            let call = flwr_transport::Call::<$protocol>::new(Request::$call(call), deadline);
-            let reply = self.0.call(call).await?;
+            let call = self.ask(Request::$call(call), deadline);
+            let reply = self.caller.call(call).await?;
             match (reply.response, reply.tail) {
                 (Response::$call(response), flwr_transport::Tail::Events(events)) => Ok((response, events)),
                 (other, _) => Err(crate::service::mismatched(&other)),

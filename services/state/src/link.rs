@@ -250,6 +250,12 @@ pub trait Tokens: Send + Sync + 'static {
         now: UnixTime,
     ) -> impl Future<Output = StoreResult<StartedApp>> + Send;
 
+    /// The run a token was issued for, also after it was given back.
+    fn run_of_token(
+        &self,
+        token: &Token,
+    ) -> impl Future<Output = StoreResult<Option<RunId>>> + Send;
+
     /// Stores the context an app leaves behind and gives its token back. The token is looked at
     /// first, then the run's status.
     fn finish_app(

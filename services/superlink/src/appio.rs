@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use flwr_api::appio::{
-    AppInputs, AppIoService, ConfirmMessage, GetFab, GetNodes, GetRun, GetRunStatus, Heartbeat,
-    ListAppsToLaunch, PullInputs, PullMessages, PullObject, PushLogs, PushMessages, PushObject,
-    PushOutputs, PushedAll, RequestToken, UpdateRunStatus,
+    AppContext, AppInputs, AppIoService, ConfirmMessage, GetFab, GetFederationOptions, GetNodes,
+    GetRun, GetRunStatus, Heartbeat, ListAppsToLaunch, PullInputs, PullMessages, PullObject,
+    PushLogs, PushMessages, PushObject, PushOutputs, PushedAll, ReportAppExit, RequestToken,
+    UpdateRunStatus, WatchApp,
 };
 use flwr_api::fleet::ObjectState;
-use flwr_api::{Delivery, Fab, NodeId, Payload, Phase, Reason, Run, RunId, RunStatus, Token};
+use flwr_api::{
+    Delivery, Fab, NodeId, Payload, Phase, Reason, Run, RunId, RunStatus, SubStatus, Token,
+};
 use flwr_state::{AppOutputs, Beat, Fabs, LinkState, StartedApp, Transition};
 use flwr_transport::{Body, Context, Status};
 use tracing::{debug, info, warn};
@@ -36,6 +40,13 @@ impl<S: LinkState, F: Fabs> AppIoApi<S, F> {
             return Ok(());
         }
         Err(Reason::NotSuperLinkNode.refuse("apps act as node 1"))
+    }
+
+    /// The run that the presented token was issued for.
+    async fn run_of(&self, context: &Context) -> Result<RunId, Status> {
+        let token = presented(context)?;
+        let run = self.link.state().run_of_token(&token).await;
+        run.map_err(unavailable)?.ok_or_else(invalid_token)
     }
 
     fn check_instructions(&self, call: &PushMessages) -> Result<(), Status> {
@@ -96,7 +107,7 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
         let fab = self.link.app_bundle(run.fab.hash).await?;
         info!(run_id = run.id.0, fab = %run.fab.id, version = %run.fab.version, "run starting");
         Ok(AppInputs {
-            context,
+            context: context.map_or_else(AppContext::empty, AppContext::Kept),
             run: *run,
             fab,
         })
@@ -307,6 +318,47 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
         self.link.require_running(call.run).await?;
         let confirmed = self.link.state().confirm(call.run, call.message).await;
         confirmed.map_err(unavailable)
+    }
+
+    async fn federation_options(
+        &self,
+        _context: &Context,
+        call: GetFederationOptions,
+    ) -> Result<Bytes, Status> {
+        let options = self.link.state().federation_options(call.run).await;
+        options.map_err(unavailable)?.ok_or_else(|| {
+            Reason::NoFederationOptions.refuse("the run was submitted without federation options")
+        })
+    }
+
+    async fn watch_app(&self, context: &Context, call: WatchApp) -> Result<bool, Status> {
+        let run = self.run_of(context).await?;
+        self.link
+            .core
+            .inbox
+            .while_alive(context, run, call.wait)
+            .await
+    }
+
+    async fn report_app_exit(&self, context: &Context, call: ReportAppExit) -> Result<(), Status> {
+        let run = self.run_of(context).await?;
+        let (state, now) = (self.link.state(), self.link.now());
+        let details = format!(
+            "The app's process ended before it had finished: {}",
+            call.how
+        );
+        let failed = RunStatus::finished(SubStatus::Failed, details.clone());
+        let moved = state.move_run(run, failed, now).await;
+        if moved.map_err(unavailable)? == Transition::Applied {
+            warn!(
+                run_id = run.0,
+                how = call.how,
+                "run failed: its app's process ended"
+            );
+            let logged = state.append_log(run, format!("{details}\n"), now).await;
+            logged.map_err(unavailable)?;
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flwr_api::{Delivery, MessageId, NodeId, ObjectId, RunId};
+use flwr_api::{Delivery, MessageId, NodeId, ObjectId, Phase, RunId};
 use flwr_state::{
     Clock, LaunchQueue, LinkState, Object, Replies, StoreResult, Subscription, Topic,
 };
@@ -161,6 +161,27 @@ impl<S: LinkState> Inbox<S> {
             };
             if !hold.wait_on(changed, None).await {
                 return Ok(found);
+            }
+        }
+    }
+
+    /// False as soon as the run has ended, or is gone; true if it has not after `wait`.
+    pub(crate) async fn while_alive(
+        &self,
+        context: &Context,
+        run: RunId,
+        wait: Duration,
+    ) -> Result<bool, Status> {
+        let hold = Hold::new(context, wait);
+        let mut changed = self.watch(&hold, Topic::Run(run));
+        loop {
+            let status = self.state.run_status(run, self.clock.now()).await;
+            match status.map_err(unavailable)? {
+                Some(status) if status.phase != Phase::Finished => {}
+                _ => return Ok(false),
+            }
+            if !hold.wait(&mut changed, None).await {
+                return Ok(true);
             }
         }
     }

@@ -66,6 +66,7 @@ macro_rules! conformance {
             a_stopped_run_does_not_start,
             outputs_need_the_token_and_a_running_run,
             a_token_is_given_back_once,
+            a_token_names_its_run,
         ]);
         $crate::conformance!(@group $new, instructions: [
             an_instruction_is_handed_out_with_its_tree,

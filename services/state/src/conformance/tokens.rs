@@ -154,6 +154,25 @@ pub async fn a_token_is_given_back_once<S: LinkState>(new: impl AsyncFn() -> S) 
     assert_eq!(finish(&state, "a", RUN).await, AppOutputs::Stored);
 }
 
+/// A token names its run until another token takes its place.
+pub async fn a_token_names_its_run<S: LinkState>(new: impl AsyncFn() -> S) {
+    let state = new().await;
+    state.create_run(new_run(RUN), at(0.0)).await.unwrap();
+    let run_of = async |token: &str| {
+        let token = Token::presented(token);
+        state.run_of_token(&token).await.unwrap()
+    };
+    assert_eq!(run_of("a").await, None);
+    assert!(issue(&state, RUN, "a", 0.0).await);
+    assert_eq!(run_of("a").await, Some(RUN));
+    assert!(issue(&state, RUN, "b", 2.0 * LAUNCH_LEASE_SECONDS).await);
+    assert_eq!((run_of("a").await, run_of("b").await), (None, Some(RUN)));
+    assert!(is_started(&start(&state, "b", 130.0).await));
+    shift(&state, RUN, RunStatus::of(Phase::Running), 130.0).await;
+    assert_eq!(finish(&state, "b", RUN).await, AppOutputs::Stored);
+    assert_eq!(run_of("b").await, Some(RUN));
+}
+
 async fn issue(state: &impl LinkState, run: RunId, token: &str, seconds: f64) -> bool {
     let token = Token::presented(token);
     state.issue_token(run, token, at(seconds)).await.unwrap()

@@ -125,6 +125,10 @@ impl Tokens for MemoryState {
         Ok(self.step(|inner| inner.start_app(token, now)))
     }
 
+    async fn run_of_token(&self, token: &Token) -> StoreResult<Option<RunId>> {
+        Ok(self.step(|inner| inner.tokens.get(token).map(|claim| claim.run)))
+    }
+
     async fn finish_app(
         &self,
         token: &Token,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use flwr_api::appio::{self, AppIoService};
 use flwr_api::control::{ControlService, StreamLogs};
-use flwr_api::{Phase, RunId, SubStatus, UnixTime};
-use flwr_transport::Status;
+use flwr_api::{Phase, RunId, RunStatus, SubStatus, UnixTime};
+use flwr_transport::{Context, Status};
 use futures_util::StreamExt;
 use tokio::time::{Instant, advance};
 
@@ -160,4 +160,88 @@ async fn a_log_reader_is_told_of_a_shutdown() {
     world.drain.begin();
     assert!(events.next().await.unwrap().is_err());
     advance(Duration::from_secs(1)).await;
+}
+
+async fn wanted(world: &World, context: &Context, wait_seconds: u64) -> bool {
+    let wait = Duration::from_secs(wait_seconds);
+    let call = appio::WatchApp { wait };
+    world.appio.watch_app(context, call).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launcher_learns_at_once_that_its_app_is_not_wanted_any_more() {
+    let world = World::new();
+    let run = world.submit().await;
+    let app = world.start(run).await;
+    let start = Instant::now();
+    assert!(wanted(&world, &app, 20).await);
+    assert_eq!(start.elapsed().as_secs(), 20);
+    let (appio, context) = (Arc::clone(&world.appio), app.clone());
+    let call = appio::WatchApp {
+        wait: Duration::from_secs(3600),
+    };
+    let held = tokio::spawn(async move { appio.watch_app(&context, call).await });
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    world.stop(run).await;
+    assert!(!held.await.unwrap().unwrap());
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(!wanted(&world, &app, 20).await);
+    assert!(start.elapsed() < Duration::from_secs(1));
+    let call = appio::WatchApp {
+        wait: Duration::ZERO,
+    };
+    assert!(world.appio.watch_app(&world.by_app(), call).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_app_process_ends_early_fails_and_its_log_says_why() -> Result<(), Status> {
+    let world = World::new();
+    let (unstarted, begun) = (world.submit().await, world.submit().await);
+    for (run, app) in [
+        (unstarted, world.claimed(unstarted).await),
+        (begun, world.start(begun).await),
+    ] {
+        let call = appio::ReportAppExit {
+            how: "killed by signal 9".into(),
+        };
+        // A report that is repeated is one report.
+        for _ in 0..2 {
+            world.appio.report_app_exit(&app, call.clone()).await?;
+        }
+        let status = world.appio.run(&app, appio::GetRun { run }).await?;
+        let status = status.unwrap().status;
+        assert_eq!(
+            (status.phase, status.sub),
+            (Phase::Finished, SubStatus::Failed)
+        );
+        assert!(status.details.ends_with("killed by signal 9"), "{status:?}");
+        let logs = StreamLogs {
+            run,
+            after: UnixTime::new(0.0),
+        };
+        let ((), events) = world.control.stream_logs(&world.by_app(), logs).await?;
+        let texts: Vec<_> = events.map(|chunk| chunk.unwrap().text).collect().await;
+        assert_eq!(texts.concat(), format!("{}\n", status.details));
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_has_ended_well_does_not_care_how_its_process_ends() -> Result<(), Status> {
+    let world = World::new();
+    let run = world.submit().await;
+    let app = world.start(run).await;
+    let call = appio::UpdateRunStatus {
+        run,
+        status: Some(RunStatus::finished(SubStatus::Completed, "")),
+    };
+    world.appio.update_run_status(&app, call).await?;
+    let call = appio::ReportAppExit {
+        how: "exit status 1".into(),
+    };
+    world.appio.report_app_exit(&app, call).await?;
+    let status = world.appio.run(&app, appio::GetRun { run }).await?;
+    assert_eq!(status.unwrap().status.sub, SubStatus::Completed);
+    Ok(())
 }

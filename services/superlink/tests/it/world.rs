@@ -134,15 +134,13 @@ impl World {
     /// A run whose ServerApp has begun.
     pub(crate) async fn running(&self) -> RunId {
         let run = self.submit().await;
-        let call = appio::RequestToken { run };
-        let token = self
-            .appio
-            .request_token(&self.by_app(), call)
-            .await
-            .unwrap()
-            .unwrap();
-        let mut context = self.by_app();
-        context.bearer = Some(Bearer::new(token.expose()));
+        self.start(run).await;
+        run
+    }
+
+    /// Begins a submitted run's ServerApp; returns the context of its calls.
+    pub(crate) async fn start(&self, run: RunId) -> Context {
+        let context = self.claimed(run).await;
         let call = appio::PullInputs {
             wait: Duration::ZERO,
         };
@@ -155,7 +153,21 @@ impl World {
             .update_run_status(&self.by_app(), call)
             .await
             .unwrap();
-        run
+        context
+    }
+
+    /// Claims a submitted run; returns the context of calls with its token.
+    pub(crate) async fn claimed(&self, run: RunId) -> Context {
+        let call = appio::RequestToken { run };
+        let token = self
+            .appio
+            .request_token(&self.by_app(), call)
+            .await
+            .unwrap()
+            .unwrap();
+        let mut context = self.by_app();
+        context.bearer = Some(Bearer::new(token.expose()));
+        context
     }
 
     pub(crate) async fn stop(&self, run: RunId) {
