@@ -11,6 +11,7 @@
 pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod entropy;
 pub mod error;
 pub mod fabs;
 pub mod link;
@@ -18,6 +19,7 @@ pub mod memory;
 pub mod wakeups;
 
 pub use clock::{Clock, SystemClock};
+pub use entropy::{Entropy, SystemEntropy, token};
 pub use error::{StoreError, StoreResult};
 pub use fabs::{DiskFabs, Fabs};
 pub use link::{

@@ -17,7 +17,6 @@ use flwr_state::{AppOutputs, Beat, Fabs, LinkState, StartedApp, Transition};
 use flwr_transport::{Body, Context, Status};
 use tracing::{debug, info, warn};
 
-use crate::entropy;
 use crate::fleet::answer;
 use crate::gate::{Gate, unknown_run};
 use crate::superlink::{SuperLink, unavailable};
@@ -82,7 +81,7 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
         _context: &Context,
         call: RequestToken,
     ) -> Result<Option<Token>, Status> {
-        let token = entropy::token(&*self.link.core.entropy);
+        let token = flwr_state::token(&*self.link.core.entropy);
         let state = self.link.state();
         let issued = state
             .issue_token(call.run, token.clone(), self.link.now())

@@ -1,24 +1,7 @@
-//! Where ids and tokens come from.
+//! Where ids come from.
 
-use std::fmt;
-
-use flwr_api::{NodeId, RunId, Token};
-
-/// A source of unpredictable bytes.
-pub trait Entropy: fmt::Debug + Send + Sync + 'static {
-    /// Fills `bytes`.
-    fn fill(&self, bytes: &mut [u8]);
-}
-
-/// The operating system's random source.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemEntropy;
-
-impl Entropy for SystemEntropy {
-    fn fill(&self, bytes: &mut [u8]) {
-        getrandom::fill(bytes).expect("the operating system has a random source");
-    }
-}
+use flwr_api::{NodeId, RunId};
+use flwr_state::Entropy;
 
 /// A node id: any but nobody's and the SuperLink's.
 pub(crate) fn node_id(entropy: &dyn Entropy) -> NodeId {
@@ -43,13 +26,6 @@ pub(crate) fn series(entropy: &dyn Entropy) -> u64 {
             return id;
         }
     }
-}
-
-/// An app's token.
-pub(crate) fn token(entropy: &dyn Entropy) -> Token {
-    let mut bytes = [0; 128];
-    entropy.fill(&mut bytes);
-    Token::from_random(&bytes)
 }
 
 fn number(entropy: &dyn Entropy) -> u64 {

@@ -7,7 +7,7 @@
 
 pub mod appio;
 pub mod control;
-pub mod entropy;
+mod entropy;
 pub mod fab;
 pub mod fleet;
 mod gate;
@@ -17,5 +17,5 @@ pub mod validate;
 
 mod superlink;
 
-pub use entropy::{Entropy, SystemEntropy};
+pub use flwr_state::{Entropy, SystemEntropy};
 pub use superlink::SuperLink;

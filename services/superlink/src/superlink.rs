@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use flwr_api::UnixTime;
-use flwr_state::{Clock, Fabs, LinkState, StoreError};
+use flwr_state::{Clock, Entropy, Fabs, LinkState, StoreError};
 use flwr_transport::{Code, Status};
 
 use crate::appio::AppIoApi;
 use crate::control::ControlApi;
-use crate::entropy::Entropy;
 use crate::fleet::FleetApi;
 use crate::inbox::Inbox;
 
