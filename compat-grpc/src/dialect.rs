@@ -74,6 +74,20 @@ impl<P: Protocol> Question<P> {
         }
     }
 
+    /// The same call with the claim presented with it.
+    #[must_use]
+    pub fn bearing(mut self, claim: String) -> Self {
+        self.bearer = Some(Bearer::new(claim));
+        self
+    }
+
+    /// The same call with bytes that go with it.
+    #[must_use]
+    pub fn with_body(mut self, bytes: Bytes) -> Self {
+        self.body = Some(Body::from_bytes(bytes));
+        self
+    }
+
     /// The same call with what it is about.
     #[must_use]
     pub fn about(mut self, subject: Subject) -> Self {

@@ -3,6 +3,7 @@
 //! Stock programs of Flower 1.22 sleep for 1 to 3 s after an empty answer, so a long hold is most
 //! of the latency that can be saved. The limits come from what those programs bear: none sets a
 //! deadline on these calls, but a middle box may end a call that is silent for 30 s or more.
+//! ClientApps speak to a daemon of their own site, without middle boxes.
 
 use std::time::Duration;
 
@@ -20,6 +21,11 @@ pub struct Holds {
     pub other_replies: Duration,
     /// `ListAppsToLaunch`: the SuperExec's only business.
     pub launch: Duration,
+    /// `PullClientAppInputs` until its token is bound to a run: a ClientApp that was started ahead
+    /// of its work.
+    pub inputs: Duration,
+    /// `ClientAppIo.PullMessage` until the instruction is there: the ClientApp's only business.
+    pub message: Duration,
     /// `PullObject` of an object that was announced and has not arrived.
     pub object: Duration,
 }
@@ -31,10 +37,15 @@ impl Default for Holds {
             first_reply: Duration::from_secs(10),
             other_replies: Duration::from_millis(2_500),
             launch: Duration::from_secs(25),
+            inputs: UNLIMITED,
+            message: UNLIMITED,
             object: Duration::from_secs(10),
         }
     }
 }
+
+/// As long as a call without a deadline is kept.
+const UNLIMITED: Duration = Duration::from_secs(24 * 3600);
 
 impl Holds {
     /// The same limits, none longer than `cap`.
@@ -45,6 +56,8 @@ impl Holds {
             first_reply: self.first_reply.min(cap),
             other_replies: self.other_replies.min(cap),
             launch: self.launch.min(cap),
+            inputs: self.inputs.min(cap),
+            message: self.message.min(cap),
             object: self.object.min(cap),
         }
     }

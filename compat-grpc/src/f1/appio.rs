@@ -10,7 +10,7 @@ use flwr_api::appio::{
 };
 use flwr_api::{MessageId, RunId};
 use flwr_proto::{launcher, v1_22 as pb};
-use flwr_transport::{Bearer, Body, Reply, Status};
+use flwr_transport::{Reply, Status};
 
 use super::{convert, malformed, parse};
 use crate::dialect::{Answer, Dialect, Question, Subject};
@@ -60,7 +60,9 @@ impl Dialect<AppIo> for AppIoF1 {
             "PushLogs" => push_logs(&parse(message)?),
             "SendAppHeartbeat" => heartbeat(&parse(message)?),
             "ConfirmMessageReceived" => confirm_message(&parse(message)?)?,
-            "PullAppInputs" => return Ok(pull_inputs(parse(message)?)),
+            // A token that is not bound to a run yet does not exist here, so there is nothing to
+            // wait for.
+            "PullAppInputs" => return Ok(pull_inputs(parse(message)?, Duration::ZERO)),
             "PushAppOutputs" => return push_outputs(parse(message)?),
             WATCH_APP => return Ok(self.watch_app(parse(message)?)),
             REPORT_APP_EXIT => return Ok(report_app_exit(parse(message)?)),
@@ -143,9 +145,7 @@ impl AppIoF1 {
 
     fn watch_app(&self, request: launcher::WatchAppRequest) -> Question<AppIo> {
         let wait = self.holds.launch;
-        let mut question = Question::new(Request::WatchApp(WatchApp { wait }));
-        question.bearer = Some(Bearer::new(request.token));
-        question
+        Question::new(Request::WatchApp(WatchApp { wait })).bearing(request.token)
     }
 
     fn pull_object(&self, request: pb::PullObjectRequest) -> Result<Question<AppIo>, Status> {
@@ -160,7 +160,7 @@ impl AppIoF1 {
     }
 }
 
-fn push_messages(request: pb::PushAppMessagesRequest) -> Result<Request, Status> {
+pub(super) fn push_messages(request: pb::PushAppMessagesRequest) -> Result<Request, Status> {
     let messages = request.messages_list.into_iter().map(convert::message);
     Ok(Request::PushMessages(PushMessages {
         run: RunId(request.run_id),
@@ -210,29 +210,22 @@ fn confirm_message(request: &pb::ConfirmMessageReceivedRequest) -> Result<Reques
 }
 
 fn report_app_exit(request: launcher::ReportAppExitRequest) -> Question<AppIo> {
-    let mut question = Question::new(Request::ReportAppExit(ReportAppExit { how: request.how }));
-    question.bearer = Some(Bearer::new(request.token));
-    question
+    Question::new(Request::ReportAppExit(ReportAppExit { how: request.how })).bearing(request.token)
 }
 
-/// A token that is not bound to a run yet does not exist here, so there is nothing to wait for.
-fn pull_inputs(request: pb::PullAppInputsRequest) -> Question<AppIo> {
-    let mut question = Question::new(Request::PullInputs(PullInputs {
-        wait: Duration::ZERO,
-    }));
-    question.bearer = Some(Bearer::new(request.token));
-    question
+/// `wait` is for the token to be bound to a run.
+pub(super) fn pull_inputs(request: pb::PullAppInputsRequest, wait: Duration) -> Question<AppIo> {
+    Question::new(Request::PullInputs(PullInputs { wait })).bearing(request.token)
 }
 
-fn push_outputs(request: pb::PushAppOutputsRequest) -> Result<Question<AppIo>, Status> {
+pub(super) fn push_outputs(request: pb::PushAppOutputsRequest) -> Result<Question<AppIo>, Status> {
     let context = request.context;
     let context = context.ok_or_else(|| malformed("there is no context".into()))?;
-    let mut question = Question::new(Request::PushOutputs(PushOutputs {
+    let call = PushOutputs {
         run: RunId(request.run_id),
         context,
-    }));
-    question.bearer = Some(Bearer::new(request.token));
-    Ok(question)
+    };
+    Ok(Question::new(Request::PushOutputs(call)).bearing(request.token))
 }
 
 fn push_object(request: pb::PushObjectRequest) -> Result<Question<AppIo>, Status> {
@@ -242,9 +235,8 @@ fn push_object(request: pb::PushObjectRequest) -> Result<Question<AppIo>, Status
         run: RunId(request.run_id),
         object,
     };
-    let mut question = Question::new(Request::PushObject(call)).about(Subject::Object(object));
-    question.body = Some(Body::from_bytes(request.object_content));
-    Ok(question)
+    let question = Question::new(Request::PushObject(call)).about(Subject::Object(object));
+    Ok(question.with_body(request.object_content))
 }
 
 fn app_inputs(inputs: AppInputs) -> pb::PullAppInputsResponse {

@@ -4,8 +4,8 @@ use bytes::{Bytes, BytesMut};
 use flwr_api::appio::AppContext;
 use flwr_api::fleet::ObjectState;
 use flwr_api::{
-    AppError, Delivery, Fab, FabHash, Message, MessageId, Metadata, NodeId, ObjectId, ObjectTree,
-    Payload, Phase, Run, RunId, RunStatus, Scalar, SubStatus, UnixTime, UserConfig,
+    AppError, Delivery, Fab, FabHash, FabInfo, Message, MessageId, Metadata, NodeId, ObjectId,
+    ObjectTree, Payload, Phase, Run, RunId, RunStatus, Scalar, SubStatus, UnixTime, UserConfig,
 };
 use flwr_certs::format_iso;
 use flwr_proto::v1_22 as pb;
@@ -211,6 +211,18 @@ pub(super) fn run(run: Run) -> pb::Run {
         finished_at: time(run.finished_at),
         status: Some(status_proto(run.status)),
         flwr_aid: String::new(),
+    }
+}
+
+/// A run as nodes and their apps see it.
+pub(super) fn bare_run(id: RunId, fab: FabInfo, overrides: UserConfig) -> pb::Run {
+    pb::Run {
+        run_id: id.0,
+        fab_id: fab.id,
+        fab_version: fab.version,
+        override_config: config_proto(overrides),
+        fab_hash: fab.hash.to_string(),
+        ..pb::Run::default()
     }
 }
 

@@ -73,14 +73,7 @@ impl Dialect<Fleet> for FleetF1 {
                 })
             }
             Response::GetRun(run) => Answer::message(&pb::GetRunResponse {
-                run: run.map(|run| pb::Run {
-                    run_id: run.id.0,
-                    fab_id: run.fab.id,
-                    fab_version: run.fab.version,
-                    override_config: convert::config_proto(run.overrides),
-                    fab_hash: run.fab.hash.to_string(),
-                    ..pb::Run::default()
-                }),
+                run: run.map(|run| convert::bare_run(run.id, run.fab, run.overrides)),
             }),
             Response::GetFab(fab) => Answer::message(&pb::GetFabResponse {
                 fab: Some(convert::fab(fab)),

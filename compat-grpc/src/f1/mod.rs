@@ -1,10 +1,13 @@
-//! The dialect of Flower 1.22: Fleet F1, ServerAppIo A1, Control K1 and the gRPC adapter.
+//! The dialect of Flower 1.22: Fleet F1, ServerAppIo A1 with its variants for ClientApps and
+//! simulations, Control K1 and the gRPC adapter.
 
 mod adapter;
 mod appio;
+mod clientappio;
 mod control;
 mod convert;
 mod fleet;
+mod simulationio;
 
 use bytes::Bytes;
 use flwr_api::Reason;
@@ -12,8 +15,10 @@ use flwr_transport::{Code, Status};
 
 pub use adapter::Adapter;
 pub use appio::AppIoF1;
+pub use clientappio::ClientAppIoF1;
 pub use control::ControlF1;
 pub use fleet::FleetF1;
+pub use simulationio::SimulationIoF1;
 
 use crate::dialect::Subject;
 use crate::status::{plain, to_grpc};
