@@ -3,6 +3,7 @@
 //! Owned here:
 //! - node authentication of the Fleet API: [`NodePublicKey`], [`NodeKeyPair`], [`AllowList`], [`KeyCache`] and
 //!   [`verify_node_request`], which runs the checks of a signed request in the order Flower 1.22 runs them;
+//! - the secret that launchers of apps prove themselves with: [`JoinSecret`] and [`JoinSecretDigest`];
 //! - timestamps as Flower writes and reads them: [`parse_iso`] and [`format_iso`];
 //! - X.509: making a [`Ca`] and what it signs ([`create_ca`], [`create_server`], [`create_clients`]), looking at
 //!   certificates ([`show`], [`verify`]), and the configuration of a TLS server ([`ServerTls`]).
@@ -16,6 +17,7 @@ mod chain;
 mod csv_list;
 mod files;
 mod inspect;
+mod join_secret;
 mod key_cache;
 mod key_pair;
 mod layout;
@@ -32,6 +34,9 @@ pub use ca::{Ca, CaOptions, CertCurve, CertError};
 pub use csv_list::{AddOutcome, CellProblem, ListError, add_to_list};
 pub use files::WriteError;
 pub use inspect::{CertInfo, show, verify};
+pub use join_secret::{
+    JOIN_SECRET_HEADER, JoinSecret, JoinSecretDigest, JoinSecretError, LoadedSecret,
+};
 pub use key_cache::KeyCache;
 pub use key_pair::{KeyFileError, KeyFiles, NodeKeyPair};
 pub use layout::{Layout, Role, WriteOptions, create_ca, create_clients, create_server, load_ca};

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::auth::NodeAuth;
+use crate::auth::CallerAuth;
 use crate::buffers::Buffers;
 use crate::dialect::{Answer, Dialect, Subject};
 use crate::framing::{GrpcBody, read_message};
@@ -68,7 +68,7 @@ impl<P: Protocol, D: Dialect<P>, H: Handler<P>> Exchange for Spoken<P, D, H> {
 /// What all requests of one connection share.
 pub(crate) struct Connection<E> {
     pub(crate) exchange: Arc<E>,
-    pub(crate) auth: Arc<NodeAuth>,
+    pub(crate) auth: Arc<CallerAuth>,
     pub(crate) peer: Arc<Peer>,
     pub(crate) limits: Limits,
     pub(crate) buffers: Buffers,

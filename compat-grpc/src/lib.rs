@@ -3,8 +3,8 @@
 //! [`listener`] accepts connections (TCP, optionally TLS) and serves HTTP/2 on them; [`exchange`]
 //! turns one HTTP request into one gRPC message and back; a *dialect* turns the messages of one
 //! range of Flower releases into the calls of a service: [`f1`] is Flower 1.22's. [`auth`] proves
-//! which node calls, [`buffers`] keeps memory for the next message, [`holds`] says how long a stock client may be kept waiting, [`health`] is the
-//! standard health service.
+//! who calls, [`buffers`] keeps memory for the next message, [`holds`] says how long a stock client
+//! may be kept waiting, [`health`] is the standard health service.
 //!
 //! Behaviour is Flower's own business (`flwr-superlink`); what is here is form: paths, field
 //! numbers, headers, status texts.
@@ -25,7 +25,7 @@ pub mod listener;
 mod preface;
 mod status;
 
-pub use auth::NodeAuth;
+pub use auth::CallerAuth;
 pub use buffers::Buffers;
 pub use dialect::Dialect;
 pub use holds::Holds;

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::auth::NodeAuth;
+use crate::auth::CallerAuth;
 use crate::buffers::Buffers;
 use crate::dialect::Dialect;
 use crate::exchange::{Connection, Exchange, Spoken};
@@ -70,7 +70,7 @@ pub struct GrpcListener<D> {
     tcp: TcpListener,
     addr: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
-    auth: Arc<NodeAuth>,
+    auth: Arc<CallerAuth>,
     dialect: Arc<D>,
     limits: Limits,
     buffers: Buffers,
@@ -94,7 +94,7 @@ impl<D> GrpcListener<D> {
     pub fn new(
         tcp: TcpListener,
         tls: Option<Arc<rustls::ServerConfig>>,
-        auth: NodeAuth,
+        auth: CallerAuth,
         dialect: D,
         limits: Limits,
         buffers: Buffers,

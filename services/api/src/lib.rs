@@ -2,8 +2,8 @@
 //!
 //! [`ids`], [`message`], [`object`], [`run`] are the nouns; [`fleet`], [`appio`] and [`control`]
 //! are the three services, each a table of calls, a trait to implement and a client to call.
-//! [`reason`] numbers the refusals that peers tell apart. Nothing here knows how calls travel,
-//! which Flower release a peer runs, or where state is kept.
+//! [`reason`] numbers the refusals that peers tell apart, [`launchers`] says who may launch apps.
+//! Nothing here knows how calls travel, which Flower release a peer runs, or where state is kept.
 
 #[macro_use]
 mod service;
@@ -12,6 +12,7 @@ pub mod appio;
 pub mod control;
 pub mod fleet;
 pub mod ids;
+pub mod launchers;
 pub mod message;
 pub mod object;
 pub mod reason;
@@ -19,6 +20,7 @@ pub mod run;
 pub mod time;
 
 pub use ids::{FabHash, MessageId, NodeId, ObjectId, RunId, Token};
+pub use launchers::Launchers;
 pub use message::{AppError, Delivery, Message, Metadata, ObjectTree, Payload};
 pub use reason::Reason;
 pub use run::{Fab, FabInfo, Phase, Run, RunStatus, Scalar, SubStatus, UserConfig};

@@ -11,7 +11,8 @@ use flwr_api::appio::{
 };
 use flwr_api::fleet::ObjectState;
 use flwr_api::{
-    Delivery, Fab, NodeId, Payload, Phase, Reason, Run, RunId, RunStatus, SubStatus, Token,
+    Delivery, Fab, Launchers, NodeId, Payload, Phase, Reason, Run, RunId, RunStatus, SubStatus,
+    Token,
 };
 use flwr_state::{AppOutputs, Beat, Fabs, LinkState, StartedApp, Transition};
 use flwr_transport::{Body, Context, Status};
@@ -26,11 +27,12 @@ use crate::validate::{Direction, broken_rules};
 #[derive(Debug)]
 pub struct AppIoApi<S, F> {
     link: SuperLink<S, F>,
+    launchers: Launchers,
 }
 
 impl<S: LinkState, F: Fabs> AppIoApi<S, F> {
-    pub(crate) fn new(link: SuperLink<S, F>) -> Self {
-        Self { link }
+    pub(crate) fn new(link: SuperLink<S, F>, launchers: Launchers) -> Self {
+        Self { link, launchers }
     }
 
     async fn require_running_as(&self, run: RunId, node: NodeId) -> Result<(), Status> {
@@ -73,14 +75,16 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
         context: &Context,
         call: ListAppsToLaunch,
     ) -> Result<Vec<RunId>, Status> {
+        self.launchers.admit(context)?;
         self.link.core.inbox.launches(context, call.wait).await
     }
 
     async fn request_token(
         &self,
-        _context: &Context,
+        context: &Context,
         call: RequestToken,
     ) -> Result<Option<Token>, Status> {
+        self.launchers.admit(context)?;
         let token = flwr_state::token(&*self.link.core.entropy);
         let state = self.link.state();
         let issued = state
@@ -331,6 +335,7 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
     }
 
     async fn watch_app(&self, context: &Context, call: WatchApp) -> Result<bool, Status> {
+        self.launchers.admit(context)?;
         let run = self.run_of(context).await?;
         self.link
             .core
@@ -340,6 +345,7 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
     }
 
     async fn report_app_exit(&self, context: &Context, call: ReportAppExit) -> Result<(), Status> {
+        self.launchers.admit(context)?;
         let run = self.run_of(context).await?;
         let (state, now) = (self.link.state(), self.link.now());
         let details = format!(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use flwr_api::UnixTime;
+use flwr_api::{Launchers, UnixTime};
 use flwr_state::{Clock, Entropy, Fabs, LinkState, StoreError};
 use flwr_transport::{Code, Status};
 
@@ -49,10 +49,10 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         FleetApi::new(self.clone(), anonymous_nodes)
     }
 
-    /// The service for ServerApps and their launchers.
+    /// The service for ServerApps and their launchers, those of `launchers`.
     #[must_use]
-    pub fn appio(&self) -> AppIoApi<S, F> {
-        AppIoApi::new(self.clone())
+    pub fn appio(&self, launchers: Launchers) -> AppIoApi<S, F> {
+        AppIoApi::new(self.clone(), launchers)
     }
 
     /// The service for users.

@@ -26,6 +26,8 @@ pub enum Identity {
     NodeKey(PublicKey),
     /// It logged in to this account.
     Account(AccountId),
+    /// It knows the secret that the server gave to those who may launch apps.
+    Launcher,
 }
 
 /// A public key: its SubjectPublicKeyInfo in DER (RFC 5280, section 4.1.2.7).

@@ -2,10 +2,10 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use flwr_api::{appio, control, fleet};
+use flwr_api::{Launchers, appio, control, fleet};
 use flwr_certs::AllowList;
 use flwr_compat_grpc::{
-    Buffers, Dialect, GrpcListener, Holds, Limits, NodeAuth,
+    Buffers, CallerAuth, Dialect, GrpcListener, Holds, Limits,
     f1::{Adapter, AppIoF1, ControlF1, FleetF1},
     health::Health,
 };
@@ -58,16 +58,16 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
     serving.grpc(
         parts.control,
         parts.tls.clone(),
-        NodeAuth::none,
+        CallerAuth::none,
         ControlF1,
         &control,
     )?;
 
-    let serverappio = Arc::new(appio::Serve(link.appio()));
+    let serverappio = Arc::new(appio::Serve(link.appio(Launchers::Anyone)));
     serving.grpc(
         parts.serverappio,
         None,
-        NodeAuth::none,
+        CallerAuth::none,
         AppIoF1 { holds },
         &serverappio,
     )?;
@@ -79,7 +79,7 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
             serving.grpc(
                 parts.fleet,
                 parts.tls,
-                NodeAuth::none,
+                CallerAuth::none,
                 Adapter(dialect),
                 &fleet,
             )?;
@@ -87,7 +87,7 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
         FleetApiType::GrpcRere | FleetApiType::Rest => {
             let fleet = Arc::new(fleet::Serve(link.fleet(false)));
             let list = parts.allow_list;
-            let auth = || NodeAuth::signed(list.clone(), || SystemClock.now().seconds());
+            let auth = || CallerAuth::signed(list.clone(), || SystemClock.now().seconds());
             serving.grpc(parts.fleet, parts.tls, auth, dialect, &fleet)?;
         }
     }
@@ -122,7 +122,7 @@ impl Serving {
         &mut self,
         listener: Listener,
         tls: Option<Arc<rustls::ServerConfig>>,
-        auth: impl Fn() -> NodeAuth,
+        auth: impl Fn() -> CallerAuth,
         dialect: D,
         handler: &Arc<H>,
     ) -> Result<(), Exit>
@@ -144,7 +144,7 @@ impl Serving {
 
     fn health(&mut self, listener: Listener) -> Result<(), Exit> {
         for socket in listener.sockets {
-            let listener = listen(socket, None, NodeAuth::none(), Health, &self.buffers)?;
+            let listener = listen(socket, None, CallerAuth::none(), Health, &self.buffers)?;
             let drain = self.drain.clone();
             self.tasks.spawn(async move {
                 listener.serve_health(drain).await;
@@ -171,7 +171,7 @@ impl Serving {
 fn listen<D>(
     socket: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
-    auth: NodeAuth,
+    auth: CallerAuth,
     dialect: D,
     buffers: &Buffers,
 ) -> Result<GrpcListener<D>, Exit> {

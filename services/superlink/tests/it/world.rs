@@ -11,8 +11,8 @@ use flwr_api::appio::{self, AppIoService};
 use flwr_api::control::{ControlService, StartRun, StopRun};
 use flwr_api::fleet::{self, FleetService};
 use flwr_api::{
-    Message, MessageId, Metadata, NodeId, ObjectId, ObjectTree, Payload, Phase, RunId, RunStatus,
-    UnixTime,
+    Launchers, Message, MessageId, Metadata, NodeId, ObjectId, ObjectTree, Payload, Phase, RunId,
+    RunStatus, UnixTime,
 };
 use flwr_state::{Clock, DiskFabs, MemoryState};
 use flwr_superlink::appio::AppIoApi;
@@ -70,7 +70,7 @@ impl World {
         );
         Self {
             fleet: Arc::new(link.fleet(false)),
-            appio: Arc::new(link.appio()),
+            appio: Arc::new(link.appio(Launchers::Anyone)),
             control: Arc::new(link.control()),
             link,
             drain: Drain::new(),
@@ -95,7 +95,7 @@ impl World {
         self.context(Identity::Anonymous)
     }
 
-    fn context(&self, identity: Identity) -> Context {
+    pub(crate) fn context(&self, identity: Identity) -> Context {
         Context {
             peer: Arc::new(Peer {
                 identity,

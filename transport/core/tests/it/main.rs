@@ -27,6 +27,7 @@ impl Harness for Memory {
                 b"a node's key",
             ))),
             Identity::Account(AccountId("somebody".into())),
+            Identity::Launcher,
             Identity::Anonymous,
         ]
     }
