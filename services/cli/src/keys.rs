@@ -1,14 +1,16 @@
-//! `flwr-quic keys`: the keys that SuperNodes prove themselves with.
+//! `flwr-quic keys`: what SuperNodes and SuperExecs prove themselves with.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use flwr_certs::{AddOutcome, AllowList, ListError, NodeKeyPair, NodePublicKey, add_to_list};
+use flwr_certs::{
+    AddOutcome, AllowList, JoinSecret, ListError, NodeKeyPair, NodePublicKey, add_to_list,
+};
 
 use crate::{
-    args::keys::{Command, Node},
+    args::keys::{self, Command, Node},
     exit::Exit,
     output::shell,
 };
@@ -19,8 +21,22 @@ use crate::{
 /// When files are in the way or cannot be read or written.
 pub(crate) fn run(command: &Command) -> Result<String, Exit> {
     match command {
+        Command::JoinSecret(secret) => make_join_secret(secret),
         Command::Node(node) => make(node),
     }
+}
+
+fn make_join_secret(asked: &keys::JoinSecret) -> Result<String, Exit> {
+    JoinSecret::generate()
+        .and_then(|secret| secret.save(&asked.out, asked.force))
+        .map_err(|error| Exit::because(&error))?;
+    Ok(format!(
+        "wrote {} (secret: for one SuperLink or SuperNode and the SuperExecs that launch its apps)\n\n\
+         Next, start the SuperLink or SuperNode with it, and give its SuperExecs the same file:\n  \
+         flwr-quic superlink --appio-join-secret-file {} ...\n",
+        asked.out.display(),
+        shell(&asked.out)
+    ))
 }
 
 fn make(node: &Node) -> Result<String, Exit> {

@@ -19,6 +19,14 @@ pub(crate) struct Listener {
     pub(crate) sockets: Vec<TcpListener>,
 }
 
+impl Listener {
+    /// Whether only this machine reaches it.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let mut addresses = self.sockets.iter().map(TcpListener::local_addr);
+        addresses.all(|address| address.is_ok_and(|address| address.ip().is_loopback()))
+    }
+}
+
 /// Binds the APIs of one process, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Binder {

@@ -7,8 +7,20 @@ use clap::{Args, Subcommand};
 /// What to do with keys.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Make a secret that SuperExecs prove themselves with
+    JoinSecret(JoinSecret),
     /// Make a SuperNode's key pair, and add it to the list of nodes that may join
     Node(Node),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JoinSecret {
+    /// Where the secret goes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Overwrite a file that exists
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Args, Debug)]

@@ -4,13 +4,14 @@
 //! an unambiguous beginning of a flag is the flag, of a repeated flag the last one counts, and a usage error prints the
 //! usage and the problem on stderr and ends with status 2. Nothing here opens a file.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::{
     Command as ClapCommand, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+pub(crate) mod appio;
 pub(crate) mod certs;
 pub(crate) mod keys;
 pub(crate) mod superlink;
@@ -21,7 +22,7 @@ pub(crate) enum Command {
     /// Make, check and show the certificates of a federation
     #[command(subcommand)]
     Certs(certs::Command),
-    /// Make the keys that SuperNodes prove themselves with
+    /// Make the keys and secrets that SuperNodes and SuperExecs prove themselves with
     #[command(subcommand)]
     Keys(keys::Command),
     /// Start a Flower SuperLink
@@ -116,6 +117,14 @@ fn ambiguous(error: &clap::Error, command: &ClapCommand) -> Option<String> {
     })
 }
 
+/// An empty value counts as none, as in Flower.
+fn given(flag: Option<&OsStr>) -> Option<&OsStr> {
+    flag.filter(|value| !value.is_empty())
+}
+
+/// A heading for flags that stock programs do not have.
+const OURS: &str = "Options that stock Flower does not have";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +183,14 @@ mod tests {
     }
 
     #[test]
+    fn apps_are_served_outside_this_machine_only_if_somebody_starts_them_there() {
+        let address = |flags| superlink(flags).serverappio_address().to_owned();
+        assert_eq!(address(""), "127.0.0.1:9091");
+        assert_eq!(address("--isolation process"), "0.0.0.0:9091");
+        assert_eq!(address("--serverappio-api-address [::]:1"), "[::]:1");
+    }
+
+    #[test]
     fn an_exact_flag_is_not_ambiguous() {
         assert_eq!(
             superlink("--executor x").executor.as_deref(),
@@ -228,6 +245,8 @@ mod tests {
             ("flwr-quic --version", env!("CARGO_PKG_VERSION")),
             ("flwr-quic certs server --help", "--san"),
             ("flwr-quic keys node --help", "--list"),
+            ("flwr-quic keys join-secret --help", "--out"),
+            ("flwr-quic superlink -h", "--appio-join-secret-file"),
         ] {
             let answer = parse(words(line)).expect_err(line);
             assert!(!answer.is_error, "{line}");

@@ -11,10 +11,13 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
+use super::{OURS, appio::AppIoOptions, given};
+
 /// The flags of a SuperLink, as given.
 #[derive(Args, Debug)]
 pub(crate) struct SuperLinkOptions {
-    /// Serve without TLS; certificate flags are ignored. Anybody on the way can read and change everything
+    /// Serve Fleet and Control without TLS; the --ssl flags are ignored. Anybody on the way can read and change
+    /// everything
     #[arg(long)]
     pub(crate) insecure: bool,
 
@@ -61,9 +64,10 @@ pub(crate) struct SuperLinkOptions {
     #[arg(long, value_name = "FILE", help_heading = DEPRECATED)]
     auth_superlink_public_key: Option<OsString>,
 
-    /// Where SuperExecs and ServerApps reach this SuperLink; never TLS
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:9091")]
-    pub(crate) serverappio_api_address: String,
+    /// Where SuperExecs and ServerApps reach this SuperLink [default: 127.0.0.1:9091, or 0.0.0.0:9091 with
+    /// --isolation process]
+    #[arg(long, value_name = "HOST:PORT")]
+    serverappio_api_address: Option<String>,
 
     /// How SuperNodes speak to this SuperLink
     #[arg(long, value_enum, default_value_t = FleetApiType::GrpcRere)]
@@ -113,6 +117,10 @@ pub(crate) struct SuperLinkOptions {
     /// Where to answer gRPC health checks; never TLS [default: nowhere]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) health_server_address: Option<String>,
+
+    /// How SuperExecs and ServerApps are served
+    #[command(flatten)]
+    pub(crate) appio: AppIoOptions,
 
     /// What peers are served over, separated by commas; so far only `grpc`
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "grpc", help_heading = OURS,
@@ -185,6 +193,16 @@ impl SuperLinkOptions {
         .any(|flag| given(flag.as_deref()).is_some())
     }
 
+    /// The ServerAppIo API's address: this machine's own where nobody from outside has to reach it.
+    pub(crate) fn serverappio_address(&self) -> &str {
+        self.serverappio_api_address
+            .as_deref()
+            .unwrap_or(match self.isolation {
+                Isolation::Process => "0.0.0.0:9091",
+                Isolation::Subprocess => "127.0.0.1:9091",
+            })
+    }
+
     /// The Control API's address.
     pub(crate) fn control_address(&self) -> &str {
         self.exec_api_address
@@ -225,10 +243,6 @@ impl SuperLinkOptions {
     }
 }
 
-fn given(flag: Option<&OsStr>) -> Option<&OsStr> {
-    flag.filter(|value| !value.is_empty())
-}
-
 fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
@@ -247,4 +261,3 @@ const IN_MEMORY: &str = ":flwr-in-memory-state:";
 /// No call is ever held for so long; a greater number is a slip.
 const HOLD_MAX: Duration = Duration::from_secs(86_400);
 const DEPRECATED: &str = "Deprecated options";
-const OURS: &str = "Options that flower-superlink does not have";

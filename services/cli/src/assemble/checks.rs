@@ -1,15 +1,11 @@
 //! What a SuperLink's flags and the files they name say, checked in Flower's order before anything is served.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::Path, sync::Arc};
 
-use flwr_certs::{AllowList, ServerTls};
-use flwr_state::{Clock as _, SystemClock};
+use flwr_certs::AllowList;
 use tracing::{debug, info, warn};
 
+use super::tls;
 use crate::{
     address::Address,
     args::superlink::{FleetApiType, SuperLinkOptions, Transport},
@@ -81,7 +77,7 @@ pub(super) struct Addresses {
 
 impl Addresses {
     pub(super) fn parse(options: &SuperLinkOptions) -> Result<Self, Exit> {
-        let serverappio = Address::parse(&options.serverappio_api_address)?;
+        let serverappio = Address::parse(options.serverappio_address())?;
         let control = Address::parse(options.control_address())?;
         let _checked_as_in_flower = Address::parse(&options.simulationio_api_address)?;
         let health = options
@@ -113,22 +109,17 @@ pub(super) fn load_tls(
         }
         return Ok(None);
     }
-    let files = certificate_files(paths)?;
-    for (flag, path) in CERTIFICATE_FLAGS.iter().zip(&files) {
-        if !path.is_file() {
-            return Err(Exit::Problem(format!(
-                "Path argument `{flag}` does not point to a file: there is none at {}.",
-                path.display()
-            )));
-        }
-    }
-    let [ca, certificate, key] = files;
-    let tls = ServerTls::load(&ca, &certificate, &key, SystemClock.now().seconds())
-        .map_err(|error| Exit::Problem(format!("TLS cannot be set up: {}.", sentence(&error))))?;
-    for warning in &tls.warnings {
-        warn!("{warning}");
-    }
-    Ok(Some(tls.config))
+    tls::load(CERTIFICATE_FLAGS, paths)?.map_or_else(
+        || {
+            Err(Exit::Problem(
+                "Certificates are required unless running in insecure mode: give `--ssl-ca-certfile`, `--ssl-certfile` \
+                 and `--ssl-keyfile` (`flwr-quic certs ca` and `flwr-quic certs server` make the files), or \
+                 `--insecure` if you understand the risks."
+                    .into(),
+            ))
+        },
+        |tls| Ok(Some(tls)),
+    )
 }
 
 /// Makes the folder for app bundles, and makes sure that files can be written there: better now than when the first
@@ -144,32 +135,6 @@ pub(super) fn check_storage_dir(folder: &Path) -> Result<(), Exit> {
             folder.display()
         ))
     })
-}
-
-/// All three files, or what to give.
-fn certificate_files(paths: [Option<PathBuf>; 3]) -> Result<[PathBuf; 3], Exit> {
-    let paths = match paths {
-        [Some(ca), Some(certificate), Some(key)] => return Ok([ca, certificate, key]),
-        partial => partial,
-    };
-    if paths.iter().all(Option::is_none) {
-        return Err(Exit::Problem(
-            "Certificates are required unless running in insecure mode: give `--ssl-ca-certfile`, `--ssl-certfile` \
-             and `--ssl-keyfile` (`flwr-quic certs ca` and `flwr-quic certs server` make the files), or `--insecure` \
-             if you understand the risks."
-                .into(),
-        ));
-    }
-    let missing: Vec<_> = CERTIFICATE_FLAGS
-        .iter()
-        .zip(&paths)
-        .filter(|(_, path)| path.is_none())
-        .map(|(flag, _)| format!("`{flag}`"))
-        .collect();
-    Err(Exit::Problem(format!(
-        "A secure connection needs `--ssl-ca-certfile`, `--ssl-certfile` and `--ssl-keyfile` together: give also {}.",
-        missing.join(" and ")
-    )))
 }
 
 /// The nodes that may join. As in Flower, nodes that come through a GrpcAdapter are not asked who they are.
@@ -204,5 +169,4 @@ pub(super) fn load_allow_list(options: &SuperLinkOptions) -> Result<Option<Arc<A
     Ok(Some(Arc::new(list)))
 }
 
-/// In the order in which their files are looked at.
-const CERTIFICATE_FLAGS: [&str; 3] = ["--ssl-ca-certfile", "--ssl-certfile", "--ssl-keyfile"];
+const CERTIFICATE_FLAGS: tls::Flags = ["--ssl-ca-certfile", "--ssl-certfile", "--ssl-keyfile"];

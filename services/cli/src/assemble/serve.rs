@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use flwr_api::{Launchers, appio, control, fleet};
+use flwr_api::{appio::Serve, control, fleet};
 use flwr_certs::AllowList;
 use flwr_compat_grpc::{
     Buffers, CallerAuth, Dialect, GrpcListener, Holds, Limits,
@@ -14,7 +14,7 @@ use flwr_superlink::{SuperLink, SystemEntropy};
 use flwr_transport::{Acceptor, Drain, Handler, Protocol};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::superlink::crashed;
+use super::{appio, superlink::crashed};
 use crate::{args::superlink::FleetApiType, exit::Exit, listen::Listener};
 
 /// What a SuperLink serves with; everything in it is checked.
@@ -22,8 +22,8 @@ use crate::{args::superlink::FleetApiType, exit::Exit, listen::Listener};
 pub(crate) struct Parts {
     /// Listens for the `flwr` command.
     pub(crate) control: Listener,
-    /// Listens for SuperExecs and ServerApps; never TLS.
-    pub(crate) serverappio: Listener,
+    /// Listen for SuperExecs and ServerApps; at least one.
+    pub(crate) appio: Vec<appio::Port>,
     /// Listens for SuperNodes.
     pub(crate) fleet: Listener,
     /// Listens for health checks; never TLS.
@@ -63,14 +63,15 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
         &control,
     )?;
 
-    let serverappio = Arc::new(appio::Serve(link.appio(Launchers::Anyone)));
-    serving.grpc(
-        parts.serverappio,
-        None,
-        CallerAuth::none,
-        AppIoF1 { holds },
-        &serverappio,
-    )?;
+    for port in parts.appio {
+        let handler = Arc::new(Serve(link.appio(port.launchers)));
+        let auth = || match &port.secret {
+            Some(secret) => CallerAuth::join_secret(secret.clone()),
+            None => CallerAuth::none(),
+        };
+        let dialect = AppIoF1 { holds };
+        serving.grpc(port.listener, port.tls, auth, dialect, &handler)?;
+    }
 
     let dialect = FleetF1 { holds };
     match parts.fleet_api_type {

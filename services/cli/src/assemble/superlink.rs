@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::{
     args::superlink::{FleetApiType, Isolation, SuperLinkOptions},
     assemble::{
+        appio,
         checks::{
             Addresses, check_available, check_deprecated, check_storage_dir, load_allow_list,
             load_tls,
@@ -54,28 +55,38 @@ pub(crate) async fn run(options: SuperLinkOptions) -> Result<(), Exit> {
     };
     let superexec = match options.isolation {
         Isolation::Process => None,
-        Isolation::Subprocess => Some(SuperExec::find(&parts.serverappio.address)?),
+        Isolation::Subprocess => find_superexec(&parts)?,
     };
     run_until_signal(parts, superexec, signals).await?;
     info!("{FAREWELL}");
     Ok(())
 }
 
+/// The SuperExec to launch; it is stock Flower's.
+fn find_superexec(parts: &Parts) -> Result<Option<SuperExec>, Exit> {
+    let mut ports = parts.appio.iter();
+    let port = ports.find(|port| port.is_for_stock());
+    port.map(|port| SuperExec::find(&port.listener.address))
+        .transpose()
+}
+
 async fn prepare(options: &SuperLinkOptions) -> Result<Parts, Exit> {
     let addresses = Addresses::parse(options)?;
     let tls = load_tls(options)?;
+    let appio = appio::Security::load(&options.appio)?;
+    appio.check(options.isolation)?;
     let storage_dir = options
         .storage_dir()
         .map_or_else(home::default_storage_dir, Ok)?;
     check_storage_dir(&storage_dir)?;
-    bind(options, addresses, tls, storage_dir).await
+    bind(options, addresses, (tls, appio), storage_dir).await
 }
 
 /// Takes the ports, and reads the list of nodes before that of Fleet.
 async fn bind(
     options: &SuperLinkOptions,
     addresses: Addresses,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    (tls, appio): (Option<Arc<rustls::ServerConfig>>, appio::Security),
     storage_dir: PathBuf,
 ) -> Result<Parts, Exit> {
     let mut binder = Binder::default();
@@ -89,13 +100,9 @@ async fn bind(
         "Flower Deployment Runtime: Starting Control API on {}",
         control.address
     );
-    let serverappio = binder
-        .bind(addresses.serverappio, "--serverappio-api-address")
+    let appio = appio
+        .bind(SERVERAPPIO, addresses.serverappio, &mut binder)
         .await?;
-    info!(
-        "Flower Deployment Runtime: Starting ServerAppIo API on {}",
-        serverappio.address
-    );
     if options.fleet_api_num_workers != 1 {
         warn!(
             asked = options.fleet_api_num_workers,
@@ -122,7 +129,7 @@ async fn bind(
     }
     Ok(Parts {
         control,
-        serverappio,
+        appio,
         fleet,
         health,
         tls,
@@ -218,6 +225,10 @@ pub(super) fn crashed(context: &str) -> Exit {
     Exit::Code(Code::SERVICE_CRASHED, context.to_owned())
 }
 
+const SERVERAPPIO: appio::Service = appio::Service {
+    starting: "Flower Deployment Runtime: Starting ServerAppIo API on",
+    flag: "--serverappio-api-address",
+};
 /// How soon a changed list of nodes counts.
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
 /// What calls under way get to finish beyond the grace that their transport gave them.

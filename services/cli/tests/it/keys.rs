@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use flwr_certs::{AllowList, NodeKeyPair};
+use flwr_certs::{AllowList, JoinSecret, NodeKeyPair};
 
 use crate::support::{World, mode};
 
@@ -118,4 +118,24 @@ fn ssh_keygen_reads_the_key_if_it_is_installed() {
         key(&String::from_utf8(output.stdout).unwrap()),
         key(&public)
     );
+}
+
+#[test]
+fn a_join_secret_is_written_for_its_owner_only() {
+    let world = World::new();
+    let said = world.good("keys join-secret --out secrets/join");
+    assert!(
+        said.contains("--appio-join-secret-file secrets/join"),
+        "{said}"
+    );
+    let path = world.path("secrets/join");
+    assert_eq!(mode(&path), 0o600);
+    let first = JoinSecret::load(&path).unwrap();
+    assert!(!said.contains(first.secret.expose()), "{said}");
+
+    let ended = world.run("keys join-secret --out secrets/join");
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("--force"), "{ended:?}");
+    world.good("keys join-secret --out secrets/join --force");
+    assert_ne!(JoinSecret::load(&path).unwrap().secret, first.secret);
 }
