@@ -523,10 +523,10 @@ def test_allow_list_is_read_again(tmp_path: Path, start_superlink: Any, whole: b
         with Node(link.fleet, key) as node:
             try:
                 node.create()
+                node.delete()
             except grpc.RpcError as error:
                 assert error.details() == "Public key not recognized", error
                 return False
-            node.delete()
             return True
 
     assert lets_in(first) and not lets_in(second)

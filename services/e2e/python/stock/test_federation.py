@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from federation import Federation, SuperNode, run_config
-from harness import Certificates, make_certificates
+from federation import Federation, SuperNode, run_config, superexec
+from harness import Certificates, binary, free_port, make_certificates
 
 
 def test_digits_learns_with_tls_and_subprocess_isolation(shared: Federation) -> None:
@@ -45,6 +46,29 @@ def test_a_round_in_every_isolation(
         nodes=1,
     ) as federation:
         _one_round(federation)
+
+
+@pytest.mark.hardening
+@pytest.mark.parametrize("isolation", ["subprocess", "process"])
+def test_a_round_beside_an_appio_api_with_tls(
+    tmp_path: Path, certificates: Certificates, isolation: str
+) -> None:
+    secret = tmp_path / "join-secret"
+    subprocess.run([binary(), "keys", "join-secret", "--out", secret], check=True)
+    plaintext = f"127.0.0.1:{free_port()}"
+    flags: list[object] = ["--appio-ssl-ca-certfile", certificates.ca]
+    flags += ["--appio-ssl-certfile", certificates.cert, "--appio-ssl-keyfile", certificates.key]
+    flags += ["--appio-join-secret-file", secret, "--appio-plaintext-address", plaintext]
+    with Federation(
+        tmp_path, tls=certificates, isolation=isolation, nodes=1, superlink_args=flags
+    ) as federation:
+        if isolation == "process":
+            # The stock SuperExec that the federation started cannot speak TLS.
+            home = federation.link.home
+            with superexec("serverapp", plaintext, tmp_path, home, name="plain-superexec"):
+                _one_round(federation)
+        else:
+            _one_round(federation)
 
 
 def test_a_round_through_the_grpc_adapter(tmp_path: Path) -> None:
