@@ -106,6 +106,12 @@ macro_rules! service {
                 Self { caller: std::sync::Arc::clone(&self.caller), bearer: Some(bearer) }
             }
 
+            /// What carries its calls, for those who relay calls of others.
+            #[must_use]
+            pub fn caller(&self) -> &std::sync::Arc<dyn flwr_transport::DynCaller<$protocol>> {
+                &self.caller
+            }
+
             fn ask(&self, request: Request, deadline: tokio::time::Instant) -> flwr_transport::Call<$protocol> {
                 let mut call = flwr_transport::Call::new(request, deadline);
                 call.bearer.clone_from(&self.bearer);

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("flwr-proto", &[]),
     ("flwr-state", &["flwr-api", "flwr-transport"]),
+    ("flwr-superexec", &["flwr-api", "flwr-transport"]),
     (
         "flwr-superlink",
         &["flwr-api", "flwr-state", "flwr-transport"],
@@ -36,7 +37,13 @@ const WIRE_AND_STORAGE: &[&str] = &[
 ];
 
 /// The crates that are kept free of it.
-const SERVICES: &[&str] = &["flwr-api", "flwr-state", "flwr-superlink", "flwr-transport"];
+const SERVICES: &[&str] = &[
+    "flwr-api",
+    "flwr-state",
+    "flwr-superexec",
+    "flwr-superlink",
+    "flwr-transport",
+];
 
 /// Every package's normal and build dependencies, by name.
 fn graph() -> BTreeMap<String, BTreeSet<String>> {

@@ -1,0 +1,24 @@
+//! The SuperExec: starts the stock programs of Flower's apps, watches them, and ends them.
+//!
+//! [`Launcher`] asks a daemon through an [`AppIoClient`](flwr_api::appio::AppIoClient) which apps
+//! wait, and starts a process for each. Where the daemon is not reached in the clear, an
+//! [`Endpoint`] gives every process a listener of its own, and a [`Relay`] makes its calls.
+//!
+//! Nothing here knows how calls travel, and nothing reads flags or signals.
+
+mod app;
+mod config;
+mod endpoint;
+mod launcher;
+mod output;
+mod process;
+mod program;
+mod relay;
+mod start;
+
+pub use config::{Config, Kind, Reach};
+pub use endpoint::{Endpoint, Opened};
+pub use launcher::Launcher;
+pub use output::Output;
+pub use program::NotInstalled;
+pub use relay::Relay;
