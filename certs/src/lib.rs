@@ -6,16 +6,20 @@
 //! - the secret that launchers of apps prove themselves with: [`JoinSecret`] and [`JoinSecretDigest`];
 //! - timestamps as Flower writes and reads them: [`parse_iso`] and [`format_iso`];
 //! - X.509: making a [`Ca`] and what it signs ([`create_ca`], [`create_server`], [`create_clients`]), looking at
-//!   certificates ([`show`], [`verify`]), and the configuration of a TLS server ([`ServerTls`]).
+//!   certificates ([`show`], [`verify`]), and the configurations of a TLS server ([`ServerTls`]) and a TLS client
+//!   ([`ClientTls`]).
 //!
 //! Left out: which node a key is bound to (the SuperLink's state knows), and anything about the wire.
-//! Nothing here prints, logs or reads a clock; the time is an argument, in Unix seconds.
+//! Nothing here prints, logs or reads a clock; the time is an argument, in Unix seconds. (rustls reads the clock by
+//! itself when it judges a server's certificate.)
 
 mod allow_list;
 mod ca;
 mod chain;
+mod client_tls;
 mod csv_list;
 mod files;
+mod handshake;
 mod inspect;
 mod join_secret;
 mod key_cache;
@@ -31,8 +35,10 @@ mod verify;
 
 pub use allow_list::{AllowList, Reload};
 pub use ca::{Ca, CaOptions, CertCurve, CertError};
+pub use client_tls::{ClientTls, ClientTlsError, OwnFiles};
 pub use csv_list::{AddOutcome, CellProblem, ListError, add_to_list};
 pub use files::WriteError;
+pub use handshake::HandshakeError;
 pub use inspect::{CertInfo, show, verify};
 pub use join_secret::{
     JOIN_SECRET_HEADER, JoinSecret, JoinSecretDigest, JoinSecretError, LoadedSecret,

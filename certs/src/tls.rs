@@ -171,7 +171,7 @@ fn server_config(
 }
 
 /// aws-lc-rs with AES-128-GCM first: the cheapest per byte wherever AES is in hardware.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
             cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -188,6 +188,6 @@ fn provider() -> CryptoProvider {
     }
 }
 
-const ALPN_H2: &[u8] = b"h2";
+pub(crate) const ALPN_H2: &[u8] = b"h2";
 /// Enough to order, make and hand out a new certificate.
 const WARN_DAYS: i64 = 30;
