@@ -16,10 +16,10 @@ use crate::dialect::Answer;
 use crate::status::end_of_stream;
 
 /// A compression flag and the message's length.
-const PREFIX_BYTES: usize = 5;
+pub(crate) const PREFIX_BYTES: usize = 5;
 
 /// An announced length is believed up to this; a buffer for more grows as the bytes arrive.
-const BELIEVED_BYTES_MAX: usize = 32 << 20;
+pub(crate) const BELIEVED_BYTES_MAX: usize = 32 << 20;
 
 /// Reads the one message of a unary request.
 ///
@@ -83,7 +83,7 @@ where
     }
 }
 
-fn announced(prefix: &[u8], bytes_max: usize) -> Result<usize, tonic::Status> {
+pub(crate) fn announced(prefix: &[u8], bytes_max: usize) -> Result<usize, tonic::Status> {
     if prefix[0] != 0 {
         return Err(tonic::Status::unimplemented(
             "compressed messages are not supported",
@@ -98,7 +98,11 @@ fn announced(prefix: &[u8], bytes_max: usize) -> Result<usize, tonic::Status> {
     Ok(length)
 }
 
-fn append(buffer: &mut Vec<u8>, data: &[u8], length: usize) -> Result<(), tonic::Status> {
+pub(crate) fn append(
+    buffer: &mut Vec<u8>,
+    data: &[u8],
+    length: usize,
+) -> Result<(), tonic::Status> {
     let needed = buffer.len() + data.len();
     if needed > length {
         return Err(tonic::Status::invalid_argument(
@@ -211,7 +215,7 @@ fn trailers(status: &tonic::Status) -> State {
     State::Trailers(Box::new(headers))
 }
 
-fn prefixed(head: &[u8], tail_bytes: u64) -> Bytes {
+pub(crate) fn prefixed(head: &[u8], tail_bytes: u64) -> Bytes {
     let length = head.len() as u64 + tail_bytes;
     let mut message = BytesMut::with_capacity(PREFIX_BYTES + head.len());
     message.put_u8(0);

@@ -6,6 +6,8 @@
 //! who calls, [`buffers`] keeps memory for the next message, [`holds`] says how long a stock client
 //! may be kept waiting, [`health`] is the standard health service.
 //!
+//! [`client`] calls servers, with the asking side of the dialect ([`f1::ask`]).
+//!
 //! Behaviour is Flower's own business (`flwr-superlink`); what is here is form: paths, field
 //! numbers, headers, status texts.
 //!
@@ -15,6 +17,7 @@
 
 pub mod auth;
 pub mod buffers;
+pub mod client;
 pub mod dialect;
 mod exchange;
 pub mod f1;
@@ -27,6 +30,7 @@ mod status;
 
 pub use auth::CallerAuth;
 pub use buffers::Buffers;
+pub use client::{Asking, Credentials, GrpcCaller, GrpcConnector, NodeSigner};
 pub use dialect::Dialect;
 pub use holds::Holds;
 pub use listener::{GrpcListener, Limits};

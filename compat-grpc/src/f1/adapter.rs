@@ -16,7 +16,7 @@ use crate::dialect::{Answer, Dialect, Question, Subject};
 pub struct Adapter(pub FleetF1);
 
 /// The release that answers, as far as clients are concerned.
-const RELEASE: &str = "1.22.0";
+pub(super) const RELEASE: &str = "1.22.0";
 
 impl Dialect<Fleet> for Adapter {
     const SERVICE: &'static str = "flwr.proto.GrpcAdapter";
@@ -67,7 +67,7 @@ impl Dialect<Fleet> for Adapter {
 }
 
 /// The envelope up to the content, then the content's own head; the content's tail follows it.
-fn seal(envelope: &pb::MessageContainer, head: &[u8], tail_bytes: u64) -> Bytes {
+pub(super) fn seal(envelope: &pb::MessageContainer, head: &[u8], tail_bytes: u64) -> Bytes {
     const CONTENT_FIELD: u32 = 3;
     let outer = prost::Message::encoded_len(envelope);
     let content = head.len() as u64 + tail_bytes;

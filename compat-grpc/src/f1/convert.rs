@@ -64,7 +64,7 @@ pub(super) fn message(message: pb::Message) -> Result<Message, Status> {
     })
 }
 
-fn message_proto(message: Message) -> pb::Message {
+pub(super) fn message_proto(message: Message) -> pb::Message {
     let Message { metadata, payload } = message;
     let (content, error) = match payload {
         Payload::Content(content) => (Some(content), None),
@@ -105,7 +105,7 @@ fn tree(tree: pb::ObjectTree) -> Result<ObjectTree, Status> {
     })
 }
 
-fn tree_proto(tree: ObjectTree) -> pb::ObjectTree {
+pub(super) fn tree_proto(tree: ObjectTree) -> pb::ObjectTree {
     pb::ObjectTree {
         object_id: tree.id.to_string(),
         children: tree.children.into_iter().map(tree_proto).collect(),

@@ -3,6 +3,7 @@
 
 mod adapter;
 mod appio;
+pub mod ask;
 mod clientappio;
 mod control;
 mod convert;
@@ -60,7 +61,7 @@ fn refuse(status: &Status, subject: Subject) -> tonic::Status {
             _,
         ) => status.message.to_string(),
     };
-    tonic::Status::new(to_grpc(status.code), text)
+    ask::telling(reason, tonic::Status::new(to_grpc(status.code), text))
 }
 
 /// Decodes a request's message.

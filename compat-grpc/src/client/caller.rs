@@ -1,0 +1,216 @@
+//! Calls over one connection.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use flwr_transport::{Body, Call, Caller, Closed, Code, Peer, Protocol, Reply, Status};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
+use hyper::client::conn::http2::SendRequest;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::asking::{Asked, Asking};
+use super::credentials::Credentials;
+use super::errors::{Failed, broken};
+use super::reply::{self, Bounds};
+use super::request::RequestBody;
+
+/// Makes calls over one connection. Bodies of its replies outlive it.
+pub struct GrpcCaller<A> {
+    pub(super) asking: Arc<A>,
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) target: Target,
+    pub(super) peer: Peer,
+    pub(super) bounds: Bounds,
+    pub(super) requests: SendRequest<RequestBody>,
+    pub(super) connection: Arc<Connection>,
+}
+
+/// Where requests go, as HTTP has it.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) scheme: &'static str,
+    pub(super) authority: Authority,
+}
+
+/// How a connection ends. Once it has `ended` it takes no more calls.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    /// Asked to end: everything of this connection stops.
+    pub(super) closing: CancellationToken,
+    ended: CancellationToken,
+    closed: OnceLock<Closed>,
+}
+
+impl Connection {
+    /// Sees a connection to its end.
+    pub(super) async fn drive(&self, served: impl Future<Output = hyper::Result<()>>) {
+        let served = self.closing.run_until_cancelled(served).await;
+        if let Some(Err(error)) = &served {
+            tracing::debug!("connection ended: {}", broken(error).message);
+        }
+        // Set already if this end closed it.
+        self.closed.get_or_init(|| match served {
+            Some(Err(error)) if error.is_timeout() => Closed::Lost,
+            _ => Closed::Peer,
+        });
+        // Answers that are under way go on arriving after a GOAWAY.
+        self.ended.cancel();
+    }
+
+    fn is_over(&self) -> bool {
+        self.closing.is_cancelled() || self.ended.is_cancelled()
+    }
+
+    fn close(&self, reason: &'static str) {
+        if !self.is_over() {
+            self.closed.get_or_init(|| Closed::Here(reason));
+        }
+        self.closing.cancel();
+    }
+}
+
+impl<A> GrpcCaller<A> {
+    async fn exchange<P: Protocol>(&self, call: Call<P>) -> Result<Reply<P>, Status>
+    where
+        A: Asking<P>,
+    {
+        let body = match call.body {
+            Some(body) => Some(measured(body, self.bounds.message_bytes_max).await?),
+            None => None,
+        };
+        let body_bytes = body.as_ref().and_then(Body::len);
+        let bearer = call.bearer.as_ref();
+        let asked = self.asking.ask(call.request, bearer, body_bytes)?;
+        let message_bytes = asked.head.len() as u64 + body_bytes.unwrap_or(0);
+        if message_bytes > self.bounds.message_bytes_max as u64 {
+            return Err(Status::new(
+                Code::ResourceExhausted,
+                format!("the message has {message_bytes} bytes, more than gRPC carries"),
+            ));
+        }
+        let headers = self.headers(&asked, call.deadline)?;
+        let uri = self.uri(&asked)?;
+        let (body, failure) = RequestBody::new(&asked.head, body);
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let response = self.requests.clone().send_request(request).await;
+        let received = match response {
+            Ok(response) => reply::read(response, asked.peek, self.bounds).await,
+            Err(error) => Err(broken(&error).into()),
+        };
+        match received {
+            Ok(received) => (asked.answer)(received),
+            Err(Failed::Refused(status)) => Err(self.asking.refused(&status)),
+            Err(Failed::Broken(status)) => Err(match failure.get() {
+                // That is why the server got no further.
+                Some(why) => Status::new(Code::Cancelled, format!("the call broke off: {why}")),
+                None => status,
+            }),
+        }
+    }
+
+    fn uri<P: Protocol>(&self, asked: &Asked<P>) -> Result<Uri, Status> {
+        Uri::builder()
+            .scheme(self.target.scheme)
+            .authority(self.target.authority.clone())
+            .path_and_query(format!("/{}/{}", asked.service, asked.method))
+            .build()
+            .map_err(|error| Status::new(Code::Internal, error.to_string()))
+    }
+
+    fn headers<P: Protocol>(
+        &self,
+        asked: &Asked<P>,
+        deadline: Instant,
+    ) -> Result<HeaderMap, Status> {
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        let content_type = HeaderValue::from_static("application/grpc");
+        headers.insert(header::CONTENT_TYPE, content_type);
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        if asked.tells_deadline {
+            headers.insert("grpc-timeout", timeout(deadline));
+        }
+        self.credentials.add(&mut headers)?;
+        Ok(headers)
+    }
+}
+
+impl<P: Protocol, A: Asking<P>> Caller<P> for GrpcCaller<A> {
+    fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    async fn call(&self, call: Call<P>) -> Result<Reply<P>, Status> {
+        if self.connection.is_over() {
+            return Err(gone());
+        }
+        let deadline = call.deadline;
+        tokio::select! {
+            biased;
+            answered = timeout_at(deadline, self.exchange(call)) => {
+                answered.unwrap_or_else(|_| Err(deadline_exceeded()))
+            }
+            // An answer that came before the end is looked at first.
+            () = self.connection.closing.cancelled() => Err(gone()),
+        }
+    }
+
+    async fn closed(&self) -> Closed {
+        self.connection.ended.cancelled().await;
+        self.connection
+            .closed
+            .get()
+            .cloned()
+            .unwrap_or(Closed::Lost)
+    }
+
+    fn close(&self, reason: &'static str) {
+        self.connection.close(reason);
+    }
+}
+
+impl<A> fmt::Debug for GrpcCaller<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcCaller")
+            .field("target", &self.target)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A body whose length is known: gRPC announces it before the first byte.
+async fn measured(body: Body, bytes_max: usize) -> Result<Body, Status> {
+    if body.len().is_some() {
+        return Ok(body);
+    }
+    let bytes: Result<Bytes, _> = body.collect(bytes_max as u64).await;
+    bytes
+        .map(Body::from_bytes)
+        .map_err(|why| Status::new(Code::Cancelled, format!("the call broke off: {why}")))
+}
+
+/// At most 8 digits and a unit (gRPC over HTTP/2, "Timeout").
+fn timeout(deadline: Instant) -> HeaderValue {
+    const MILLIS_MAX: u128 = 99_999_999;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let millis = left.as_millis().clamp(1, MILLIS_MAX);
+    HeaderValue::try_from(format!("{millis}m")).expect("digits and a letter are ASCII")
+}
+
+fn gone() -> Status {
+    Status::new(Code::Unavailable, "the connection is gone")
+}
+
+fn deadline_exceeded() -> Status {
+    Status::new(Code::DeadlineExceeded, "no answer before the deadline")
+}
+
+const USER_AGENT: &str = concat!("flwr-quic/", env!("CARGO_PKG_VERSION"));

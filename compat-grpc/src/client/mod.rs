@@ -1,0 +1,24 @@
+//! Calling a server over gRPC.
+//!
+//! [`GrpcConnector`] opens one HTTP/2 connection, with or without TLS; [`GrpcCaller`] makes calls over it. What is said
+//! is decided by an [`Asking`], the asking side of a dialect: a call becomes the head of one gRPC message, to which the
+//! call's body is appended as it comes, and the answer becomes a reply. An object in an answer is handed on while it
+//! still arrives, so that it is never whole in memory.
+//!
+//! Left out: connecting again and repeating calls, which is [`Redial`](flwr_transport::Redial)'s.
+
+mod asking;
+mod caller;
+mod connector;
+mod credentials;
+mod dial;
+mod errors;
+mod greeting;
+mod reply;
+mod request;
+
+pub use asking::{Answer, Asked, Asking, Peek, Peeked, Received};
+pub use caller::GrpcCaller;
+pub use connector::{GrpcConnector, Settings};
+pub use credentials::{Credentials, NodeSigner};
+pub(crate) use errors::{REASON_HEADER, from_grpc};
