@@ -3,23 +3,27 @@
 use std::time::Duration;
 
 use flwr_api::appio::{AppIoClient, GetRunStatus, ReportAppExit, UpdateRunStatus, WatchApp};
-use flwr_api::{Phase, Reason, RunId, RunStatus, SubStatus};
+use flwr_api::{Phase, Reason, RunId, RunStatus, SubStatus, Token};
 use flwr_transport::{Code, Drain, Status};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::config::Kind;
 use crate::process::Ended;
-use crate::start::Started;
+use crate::start::{Started, Starter};
 
-/// An app at work.
+/// An app whose launch was claimed.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) kind: Kind,
     pub(crate) run: RunId,
-    /// Presents the app's token.
+    pub(crate) token: Token,
+    /// Presents the token.
     pub(crate) client: AppIoClient,
     pub(crate) drain: Drain,
+    /// Its place among the apps that run at once, until its process has ended.
+    pub(crate) slot: Option<OwnedSemaphorePermit>,
 }
 
 /// What became of its process.
@@ -39,8 +43,27 @@ enum Verdict {
 }
 
 impl App {
+    /// Starts a process for the app and stays with it until it is gone.
+    pub(crate) async fn run(self, starter: &Starter) {
+        if self.drain.is_requested() {
+            let how = Outcome::Draining.to_string();
+            return self.report(&how, false).await;
+        }
+        match starter.start(self.run, &self.token).await {
+            Ok(started) => self.supervise(started).await,
+            Err(error) => {
+                warn!(run_id = self.run.0, %error, "{} cannot be started", self.kind.program());
+                self.report(&format!("it could not be started: {error}"), false)
+                    .await;
+                // The next would hardly fare better.
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
     /// Stays with the app's process until it is gone.
-    pub(crate) async fn supervise(&self, mut started: Started) {
+    pub(crate) async fn supervise(mut self, mut started: Started) {
+        info!(run_id = self.run.0, pid = %started.process.pid(), "Launched {}", self.kind.program());
         let outcome = tokio::select! {
             biased;
             () = self.drain.requested() => Outcome::Draining,
@@ -64,14 +87,9 @@ impl App {
                 started.process.end().await;
             }
         }
+        self.slot = None;
         let how = outcome.to_string();
         tokio::join!(started.close(), self.report(&how, outcome.is_regular()));
-    }
-
-    /// Says that there is no process for the app.
-    pub(crate) async fn report_not_started(&self, why: &str) {
-        self.report(&format!("it could not be started: {why}"), false)
-            .await;
     }
 
     /// Completes when the daemon wants the app to be ended.

@@ -17,6 +17,22 @@ pub struct Config {
     pub path: OsString,
     /// How many apps run at once.
     pub apps_max: usize,
+    /// How starts are made quick.
+    pub warm: Warm,
+    /// How many processes wait for work, where they can: at a relay, unless `warm` is off.
+    pub idle_max: usize,
+}
+
+/// How the start of an app's process is taken off the time that its run waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Warm {
+    /// Not at all: each starts an interpreter when there is work.
+    Off,
+    /// Interpreters are started ahead and wait for work at their relays.
+    Prestart,
+    /// Processes are forked from one interpreter that has imported what they begin with.
+    #[default]
+    Fork,
 }
 
 /// Which apps a launcher is for: a plug-in type of `flower-superexec`.

@@ -8,21 +8,35 @@ use flwr_api::{RunId, Token};
 use flwr_transport::{Bearer, Drain, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use crate::ahead::Ahead;
 use crate::app::App;
-use crate::config::{Config, Reach};
+use crate::config::{Config, Reach, Warm};
+use crate::interpreter::Interpreter;
 use crate::output::Output;
 use crate::program::{NotInstalled, Program};
 use crate::start::Starter;
+use crate::tasks::Owner;
+use crate::zygote::Zygote;
 
 /// Launches the apps of one daemon.
 #[derive(Debug)]
 pub struct Launcher {
+    starter: Starter,
+    warm: Warm,
+    idle_max: usize,
+    apps_max: usize,
+}
+
+/// A launcher at work.
+struct Running {
     starter: Arc<Starter>,
-    apps: TaskTracker,
+    ahead: Ahead,
+    apps: Owner,
     slots: Arc<Semaphore>,
+    drain: Drain,
+    trouble: Trouble,
 }
 
 /// How a question for work went.
@@ -32,7 +46,7 @@ enum Asked {
     Launched,
     /// There was nothing to do.
     Nothing,
-    /// The daemon could not be asked, or nothing could be started.
+    /// The daemon could not be asked.
     Failed,
 }
 
@@ -50,32 +64,61 @@ impl Launcher {
     ) -> Result<Self, NotInstalled> {
         let program = Program::find(config.kind, &config.path, config.flwr_dir)?;
         Ok(Self {
-            starter: Arc::new(Starter {
+            starter: Starter {
                 kind: config.kind,
                 program,
                 reach,
                 client,
                 output,
-            }),
-            apps: TaskTracker::new(),
-            slots: Arc::new(Semaphore::new(config.apps_max.max(1))),
+                zygote: None,
+            },
+            warm: config.warm,
+            idle_max: config.idle_max,
+            apps_max: config.apps_max.max(1),
         })
     }
 
     /// Launches apps until the drain is asked, then ends those that run. When this returns, no
-    /// process is left.
-    pub async fn run(self, drain: Drain) {
-        let mut trouble = Trouble::default();
+    /// process is left. Dropping it kills them.
+    pub async fn run(mut self, drain: Drain) {
+        let (idle_max, apps_max) = match self.warm {
+            Warm::Off => (0, self.apps_max),
+            Warm::Prestart | Warm::Fork => (self.idle_max, self.apps_max),
+        };
+        if self.warm == Warm::Fork {
+            self.starter.zygote = zygote(&self.starter);
+        }
+        let output = self.starter.output.clone();
+        let starter = Arc::new(self.starter);
+        let mut running = Running {
+            ahead: Ahead::new(&starter, idle_max),
+            starter,
+            apps: Owner::new(),
+            slots: Arc::new(Semaphore::new(apps_max)),
+            drain,
+            trouble: Trouble::default(),
+        };
+        running.launch_all().await;
+        running.end().await;
+        output.flush().await;
+    }
+}
+
+impl Running {
+    /// Asks for work again and again until the drain is asked.
+    async fn launch_all(&mut self) {
+        let drain = self.drain.clone();
+        self.ahead.keep(self.apps.tasks(), &drain);
         let mut backoff = PAUSE;
         loop {
             let slot = tokio::select! {
                 biased;
-                () = drain.requested() => break,
+                () = drain.requested() => return,
                 slot = Arc::clone(&self.slots).acquire_owned() => slot,
             };
             let slot = slot.expect("nobody closes the slots");
             let asked = Instant::now();
-            let outcome = self.ask(slot, &drain, &mut trouble).await;
+            let outcome = self.ask(slot).await;
             let pause = match outcome {
                 Asked::Launched => Duration::ZERO,
                 Asked::Nothing => PAUSE,
@@ -88,17 +131,23 @@ impl Launcher {
             // Counted from the question: a daemon that holds it needs no pause.
             tokio::select! {
                 biased;
-                () = drain.requested() => break,
+                () = drain.requested() => return,
                 () = sleep_until(asked + pause) => {}
             }
         }
-        self.apps.close();
-        self.apps.wait().await;
-        self.starter.output.flush().await;
+    }
+
+    /// Waits for the apps, which end with the drain.
+    async fn end(self) {
+        self.apps.finished().await;
+        drop(self.ahead);
+        if let Some(zygote) = Arc::into_inner(self.starter).and_then(|starter| starter.zygote) {
+            zygote.stop().await;
+        }
     }
 
     /// Asks for work once.
-    async fn ask(&self, slot: OwnedSemaphorePermit, drain: &Drain, trouble: &mut Trouble) -> Asked {
+    async fn ask(&mut self, slot: OwnedSemaphorePermit) -> Asked {
         let call = ListAppsToLaunch { wait: WAIT };
         let runs = self
             .starter
@@ -106,17 +155,17 @@ impl Launcher {
             .list_apps_to_launch(call, Instant::now() + WAIT + ANSWER);
         let runs = tokio::select! {
             biased;
-            () = drain.requested() => return Asked::Nothing,
+            () = self.drain.requested() => return Asked::Nothing,
             runs = runs => runs,
         };
         let runs = match runs {
             Ok(runs) => runs,
             Err(status) => {
-                trouble.note(&status);
+                self.trouble.note(&status);
                 return Asked::Failed;
             }
         };
-        trouble.end();
+        self.trouble.end();
         let mut asked = Asked::Nothing;
         let mut next_slot = Some(slot);
         for run in runs {
@@ -126,16 +175,12 @@ impl Launcher {
             let Some(slot) = slot else { break };
             match self.claim(run).await {
                 Ok(Some(token)) => {
-                    let is_started = self.launch(run, &token, slot, drain);
-                    asked = if is_started {
-                        Asked::Launched
-                    } else {
-                        Asked::Failed
-                    };
+                    self.launch(run, token, slot);
+                    asked = Asked::Launched;
                 }
                 Ok(None) => next_slot = Some(slot),
                 Err(status) => {
-                    trouble.note(&status);
+                    self.trouble.note(&status);
                     return Asked::Failed;
                 }
             }
@@ -152,31 +197,36 @@ impl Launcher {
             .await
     }
 
-    /// Starts the app and leaves it to a task of its own; false if it could not be started.
-    fn launch(&self, run: RunId, token: &Token, slot: OwnedSemaphorePermit, drain: &Drain) -> bool {
+    /// Leaves an app to a process that waits for one, or to one of its own.
+    fn launch(&self, run: RunId, token: Token, slot: OwnedSemaphorePermit) {
         let app = App {
             kind: self.starter.kind,
             run,
             client: self.starter.client.bearing(Bearer::new(token.expose())),
-            drain: drain.clone(),
+            token,
+            drain: self.drain.clone(),
+            slot: Some(slot),
         };
-        match self.starter.start(run, token) {
-            Ok(started) => {
-                info!(run_id = run.0, pid = %started.process.pid(), "Launched {}", app.kind.program());
-                self.apps.spawn(async move {
-                    app.supervise(started).await;
-                    drop(slot);
-                });
-                true
-            }
-            Err(error) => {
-                warn!(run_id = run.0, %error, "{} cannot be started", app.kind.program());
-                self.apps
-                    .spawn(async move { app.report_not_started(&error.to_string()).await });
-                false
-            }
+        if let Err(app) = self.ahead.give(app) {
+            let starter = Arc::clone(&self.starter);
+            let tasks = self.apps.tasks();
+            tasks.spawn(async move { app.run(&starter).await });
         }
     }
+}
+
+/// A zygote for the program, where that is a Python script.
+fn zygote(starter: &Starter) -> Option<Zygote> {
+    let script = starter.program.file();
+    let why = match Interpreter::of(script) {
+        Ok(Some(interpreter)) => {
+            return Some(Zygote::start(script, interpreter, starter.output.clone()));
+        }
+        Ok(None) => "it is not a Python script".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    warn!(script = %script.display(), why, "there is no zygote: each app starts an interpreter of its own");
+    None
 }
 
 /// Logs what goes wrong once, and that it is over.

@@ -6,17 +6,21 @@
 //!
 //! Nothing here knows how calls travel, and nothing reads flags or signals.
 
+mod ahead;
 mod app;
 mod config;
 mod endpoint;
+mod interpreter;
 mod launcher;
 mod output;
 mod process;
 mod program;
 mod relay;
 mod start;
+mod tasks;
+mod zygote;
 
-pub use config::{Config, Kind, Reach};
+pub use config::{Config, Kind, Reach, Warm};
 pub use endpoint::{Endpoint, Opened};
 pub use launcher::Launcher;
 pub use output::Output;

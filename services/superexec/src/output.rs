@@ -11,7 +11,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use flwr_api::RunId;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -30,8 +29,8 @@ pub(crate) enum Stream {
     Err,
 }
 
-/// The run an app works for, once it has one.
-pub(crate) type Label = Arc<OnceLock<RunId>>;
+/// What stands before the lines of a process, once it is known: the run that it works for.
+pub(crate) type Label = Arc<OnceLock<String>>;
 
 enum Job {
     Write(Stream, Vec<u8>),
@@ -138,12 +137,10 @@ impl Lines {
     }
 
     fn append(&self, text: &mut Vec<u8>, line: &[u8]) {
-        let label = match self.label.get() {
-            Some(run) => format!("[run {run}] "),
-            None => "[no run yet] ".into(),
-        };
-        text.extend_from_slice(label.as_bytes());
-        text.extend_from_slice(line);
+        let label = self.label.get().map_or("no run yet", String::as_str);
+        for part in [b"[", label.as_bytes(), b"] ", line] {
+            text.extend_from_slice(part);
+        }
         text.push(b'\n');
     }
 
@@ -221,9 +218,7 @@ mod tests {
     }
 
     fn label(run: u64) -> Label {
-        let label = Label::default();
-        label.set(RunId(run)).unwrap();
-        label
+        Arc::new(OnceLock::from(format!("run {run}")))
     }
 
     #[tokio::test]

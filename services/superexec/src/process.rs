@@ -8,16 +8,26 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
+
+use crate::zygote::Forked;
 
 /// A process that was started. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: Pid,
-    child: Child,
+    kin: Kin,
+}
+
+#[derive(Debug)]
+enum Kin {
+    /// Our own child.
+    Child(Child),
+    /// A zygote's.
+    Forked(Forked),
 }
 
 /// How a process ended.
@@ -53,16 +63,31 @@ impl Process {
             .and_then(|pid| i32::try_from(pid).ok())
             .and_then(Pid::from_raw)
             .ok_or_else(|| io::Error::other("the process has no id"))?;
-        Ok(Self { pid, child })
+        Ok(Self {
+            pid,
+            kin: Kin::Child(child),
+        })
+    }
+
+    /// Takes charge of a process that a zygote has forked.
+    pub(crate) fn forked(forked: Forked) -> Self {
+        Self {
+            pid: forked.pid(),
+            kin: Kin::Forked(forked),
+        }
     }
 
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Waits for the end and takes the process off the system's list. Cancel safe.
+    /// Waits for the end and takes the process off the system's list. Cancel safe; returns once.
     pub(crate) async fn ended(&mut self) -> Ended {
-        match self.child.wait().await {
+        let child = match &mut self.kin {
+            Kin::Child(child) => child,
+            Kin::Forked(forked) => return forked.ended().await,
+        };
+        match child.wait().await {
             Ok(status) => Ended::As(status),
             Err(error) => {
                 error!(pid = %self.pid, %error, "a process cannot be waited for");
@@ -77,7 +102,7 @@ impl Process {
         if let Ok(ended) = timeout(GRACE, self.ended()).await {
             // What the process started itself. Ids are handed out in turn, so the group's is not
             // somebody else's already.
-            self.signal(Signal::KILL);
+            kill_process_group(self.pid, Signal::KILL).ok();
             return ended;
         }
         warn!(pid = %self.pid, "an app does not end by itself, killing it");
@@ -85,8 +110,17 @@ impl Process {
         self.ended().await
     }
 
+    /// Signals the group, or the process where it does not lead one yet.
     fn signal(&self, signal: Signal) {
-        if let Err(error) = kill_process_group(self.pid, signal) {
+        let is_reaped = match &self.kin {
+            Kin::Child(child) => child.id().is_none(),
+            Kin::Forked(forked) => forked.is_reaped(),
+        };
+        if is_reaped {
+            return;
+        }
+        let signalled = kill_process_group(self.pid, signal);
+        if let Err(error) = signalled.or_else(|_| kill_process(self.pid, signal)) {
             debug!(pid = %self.pid, %error, ?signal, "not signalled");
         }
     }

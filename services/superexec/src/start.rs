@@ -17,6 +17,7 @@ use crate::output::{Label, Output, Stream};
 use crate::process::{Pipes, Process};
 use crate::program::Program;
 use crate::relay::Relay;
+use crate::zygote::Zygote;
 
 /// Starts processes of one kind of app.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct Starter {
     pub(crate) reach: Reach,
     pub(crate) client: AppIoClient,
     pub(crate) output: Output,
+    pub(crate) zygote: Option<Zygote>,
 }
 
 /// A process that was started for an app.
@@ -40,15 +42,15 @@ pub(crate) struct Started {
 
 impl Starter {
     /// Starts the process of an app that has its run.
-    pub(crate) fn start(&self, run: RunId, token: &Token) -> io::Result<Started> {
+    pub(crate) async fn start(&self, run: RunId, token: &Token) -> io::Result<Started> {
         match &self.reach {
             Reach::Direct(address) => {
-                let started = self.launch(address, token, None)?;
+                let started = self.launch(address, token, None).await?;
                 started.name(run);
                 Ok(started)
             }
             Reach::Relayed(endpoint) => {
-                let started = self.start_ahead(&**endpoint)?;
+                let started = self.start_ahead(&**endpoint).await?;
                 started.bind(run, token);
                 Ok(started)
             }
@@ -56,17 +58,17 @@ impl Starter {
     }
 
     /// Starts a process that waits at its relay until it is bound to a run.
-    pub(crate) fn start_ahead(&self, endpoint: &dyn Endpoint) -> io::Result<Started> {
+    pub(crate) async fn start_ahead(&self, endpoint: &dyn Endpoint) -> io::Result<Started> {
         let placeholder = placeholder()?;
         let relay = Relay::new(self.kind, Arc::clone(self.client.caller()), placeholder);
         let relay = Arc::new(relay);
         let opened = endpoint.open(Arc::clone(&relay))?;
         let address = opened.address.clone();
         let token = relay.placeholder().clone();
-        self.launch(&address, &token, Some((relay, opened)))
+        self.launch(&address, &token, Some((relay, opened))).await
     }
 
-    fn launch(
+    async fn launch(
         &self,
         address: &str,
         token: &Token,
@@ -79,7 +81,14 @@ impl Starter {
             stdout: stdout_writer,
             stderr: stderr_writer,
         };
-        let process = Process::start(self.program.file(), &arguments, pipes)?;
+        let forked = match &self.zygote {
+            Some(zygote) => zygote.fork(&arguments, &pipes).await,
+            None => None,
+        };
+        let process = match forked {
+            Some(forked) => Process::forked(forked),
+            None => Process::start(self.program.file(), &arguments, pipes)?,
+        };
         let label = Label::default();
         let forward = |from, stream| {
             let forward = self
@@ -119,12 +128,13 @@ impl Started {
     }
 
     fn name(&self, run: RunId) {
-        self.label.set(run).expect("an app works for one run");
+        let label = format!("run {run}");
+        self.label.set(label).expect("an app works for one run");
     }
 }
 
 /// The end that this process reads from, and the one for the app. Neither is inherited by accident.
-fn pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
+pub(crate) fn pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
     Ok((pipe::Receiver::from_owned_fd(reader.into())?, writer.into()))
 }
