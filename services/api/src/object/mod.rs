@@ -4,83 +4,14 @@
 //! SHA-256 of all of it. Servers check the head and treat bodies as opaque; the one object they make
 //! themselves is the error message (Flower 1.22, `common/inflatable.py`, `common/message.py`).
 
+mod head;
+
+pub use self::head::{HeadCheck, Malformed, check};
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::ids::ObjectId;
 use crate::message::{Message, Metadata, Payload};
-
-/// The types an object can have.
-const TYPES: [&str; 7] = [
-    "Array",
-    "ArrayChunk",
-    "ArrayRecord",
-    "ConfigRecord",
-    "Message",
-    "MetricRecord",
-    "RecordDict",
-];
-
-/// No head is longer: a record of half a million children fits.
-const HEAD_BYTES_MAX: usize = 40 << 20;
-
-/// What is wrong with an object's bytes.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// There is no NUL byte.
-    #[error("the head is not terminated")]
-    Unterminated,
-    /// The head is not UTF-8.
-    #[error("the head is not UTF-8")]
-    NotText,
-    /// The head has not three fields.
-    #[error("the head has {0} fields instead of 3")]
-    Fields(usize),
-    /// The type is not one of Flower's.
-    #[error("unknown object type")]
-    Type,
-    /// A child is not named by a hash.
-    #[error("child {0} is not named by 64 hexadecimal digits")]
-    Child(usize),
-    /// The length field is not a number or not the number of body bytes.
-    #[error("the body has {actual} bytes, not the number in the head")]
-    Length {
-        /// Bytes after the head.
-        actual: usize,
-    },
-}
-
-/// Checks an object's head against Flower's rules and returns its body.
-///
-/// # Errors
-/// The first rule that is broken. Costs one pass over the head.
-pub fn check(object: &Bytes) -> Result<Bytes, Malformed> {
-    let searched = &object[..object.len().min(HEAD_BYTES_MAX)];
-    let end = searched
-        .iter()
-        .position(|byte| *byte == 0)
-        .ok_or(Malformed::Unterminated)?;
-    let head = std::str::from_utf8(&object[..end]).map_err(|_| Malformed::NotText)?;
-    let fields: Vec<&str> = head.splitn(4, ' ').collect();
-    let [kind, children, length] = fields[..] else {
-        return Err(Malformed::Fields(head.split(' ').count()));
-    };
-    if !TYPES.contains(&kind) {
-        return Err(Malformed::Type);
-    }
-    if !children.is_empty() {
-        for (index, child) in children.split(',').enumerate() {
-            child
-                .parse::<ObjectId>()
-                .map_err(|_| Malformed::Child(index))?;
-        }
-    }
-    let body = object.slice(end + 1..);
-    let actual = body.len();
-    if length.parse() != Ok(actual) {
-        return Err(Malformed::Length { actual });
-    }
-    Ok(body)
-}
 
 /// Lays out a message that carries an error: a `Message` object without children.
 ///
@@ -265,26 +196,6 @@ mod tests {
                 assert!(check(&damaged.into()).is_err(), "{name} at {at}");
             }
         });
-    }
-
-    #[test]
-    fn each_rule_is_named() {
-        let cases: [(&[u8], Malformed); 7] = [
-            (b"ArrayChunk  4", Malformed::Unterminated),
-            (b"Array\xff  0\0", Malformed::NotText),
-            (b"ArrayChunk 0\0", Malformed::Fields(2)),
-            (b"ArrayChunk   0\0", Malformed::Fields(4)),
-            (b"Tensor  0\0", Malformed::Type),
-            (b"Array ab 0\0", Malformed::Child(0)),
-            (b"ArrayChunk  4\0abc", Malformed::Length { actual: 3 }),
-        ];
-        for (bytes, expected) in cases {
-            assert_eq!(
-                check(&Bytes::from_static(bytes)),
-                Err(expected),
-                "{bytes:?}"
-            );
-        }
     }
 
     #[test]
