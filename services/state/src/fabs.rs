@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use flwr_api::FabHash;
 
-use crate::error::{StoreError, StoreResult};
+use crate::disk::{Temporary, blocking, create_folder, failed, sync_folder};
+use crate::error::StoreResult;
 
 /// A store of app bundles.
 pub trait Fabs: Send + Sync + 'static {
@@ -48,7 +49,7 @@ impl Fabs for DiskFabs {
     async fn put_fab(&self, hash: FabHash, content: Bytes) -> StoreResult<()> {
         let folder = self.folder.clone();
         blocking(move || {
-            std::fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+            create_folder(&folder)?;
             let path = folder.join(hash.to_string());
             if std::fs::metadata(&path).is_ok_and(|data| data.len() == content.len() as u64) {
                 return Ok(());
@@ -74,42 +75,17 @@ impl Fabs for DiskFabs {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> StoreResult<T> + Send + 'static,
-) -> StoreResult<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or(Err(StoreError::Stopped))
-}
-
 /// Writes a file so that it is there whole or not at all, also after a crash.
 fn write_durably(folder: &Path, name: &str, content: &[u8]) -> StoreResult<()> {
-    use std::io::Write;
     // Several writers may be at the same file, in this process and in others.
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let number = WRITES.fetch_add(1, Ordering::Relaxed);
     let temporary = folder.join(format!(".{name}.{}.{number}", std::process::id()));
-    let write = || {
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, folder.join(name))?;
-        std::fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(|error| {
-        // The error that matters is the first one.
-        let _ = std::fs::remove_file(&temporary);
-        failed("write", &folder.join(name))(error)
-    })
-}
-
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
-    let path = path.to_path_buf();
-    move |source| StoreError::Io {
-        action,
-        path,
-        source,
-    }
+    let mut file = Temporary::create(temporary)?;
+    file.write(content)?;
+    file.sync()?;
+    file.keep_as(&folder.join(name))?;
+    sync_folder(folder)
 }
 
 #[cfg(test)]

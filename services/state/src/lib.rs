@@ -12,6 +12,7 @@ pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod entropy;
+mod disk;
 pub mod error;
 pub mod fabs;
 pub mod link;
@@ -20,7 +21,7 @@ pub mod wakeups;
 
 pub use clock::{Clock, SystemClock};
 pub use entropy::{Entropy, SystemEntropy, token};
-pub use error::{StoreError, StoreResult};
+pub use error::{Limit, StoreError, StoreResult};
 pub use fabs::{DiskFabs, Fabs};
 pub use link::{
     AppOutputs, Beat, Delivered, LaunchQueue, LinkState, LogSlice, Mailbox, NewNode, NewRun,

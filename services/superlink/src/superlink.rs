@@ -86,10 +86,9 @@ pub(crate) fn unavailable(error: StoreError) -> Status {
         cause = std::error::Error::source(&error).map(ToString::to_string),
         "state is unavailable"
     );
-    let code = if error.is_retryable() {
-        Code::Unavailable
-    } else {
-        Code::Internal
+    let message = match error.code() {
+        Code::ResourceExhausted => "the SuperLink's storage is full",
+        _ => "the SuperLink's storage is unavailable",
     };
-    Status::new(code, "the SuperLink's storage is unavailable")
+    Status::new(error.code(), message)
 }

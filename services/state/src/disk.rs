@@ -1,0 +1,92 @@
+//! Work on files: away from the threads that serve, whole or not at all, with errors that say where.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Limit, StoreError, StoreResult};
+
+/// Does work on a thread that may block. Dropping the future does not stop the work.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> StoreResult<T> + Send + 'static,
+) -> StoreResult<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(StoreError::Stopped))
+}
+
+/// A new file that is removed again unless it is given its final name.
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    path: PathBuf,
+    file: File,
+    is_kept: bool,
+}
+
+impl Temporary {
+    /// Makes an empty file, in place of what a crash may have left there.
+    pub(crate) fn create(path: PathBuf) -> StoreResult<Self> {
+        let file = File::create(&path).map_err(failed("create", &path))?;
+        Ok(Self {
+            path,
+            file,
+            is_kept: false,
+        })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> StoreResult<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(failed("write", &self.path))
+    }
+
+    /// Makes sure that the bytes survive a crash.
+    pub(crate) fn sync(&self) -> StoreResult<()> {
+        self.file.sync_all().map_err(failed("write", &self.path))
+    }
+
+    /// Gives the file its name, in place of whatever has that name.
+    pub(crate) fn keep_as(mut self, path: &Path) -> StoreResult<()> {
+        std::fs::rename(&self.path, path).map_err(failed("write", path))?;
+        self.is_kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.is_kept
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "temporary file is left behind");
+        }
+    }
+}
+
+/// Makes sure that new names in a folder survive a crash.
+pub(crate) fn sync_folder(folder: &Path) -> StoreResult<()> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed("write", folder))
+}
+
+/// Makes a folder, with those above it, if it is not there.
+pub(crate) fn create_folder(folder: &Path) -> StoreResult<()> {
+    std::fs::create_dir_all(folder).map_err(failed("create", folder))
+}
+
+/// Says what was being done where when a file failed.
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_path_buf();
+    move |source| match source.kind() {
+        ErrorKind::QuotaExceeded | ErrorKind::StorageFull => StoreError::Full {
+            folder: path.parent().unwrap_or(&path).to_path_buf(),
+            limit: Limit::Disk,
+        },
+        _ => StoreError::Io {
+            action,
+            path,
+            source,
+        },
+    }
+}
