@@ -75,6 +75,13 @@ pub(crate) fn create_folder(folder: &Path) -> StoreResult<()> {
     std::fs::create_dir_all(folder).map_err(failed("create", folder))
 }
 
+/// How many bytes may still be written to the disk that `folder` is on.
+pub(crate) fn free_bytes(folder: &Path) -> StoreResult<u64> {
+    let disk = rustix::fs::statvfs(folder)
+        .map_err(|error| failed("measure the disk of", folder)(error.into()))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// Says what was being done where when a file failed.
 pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_path_buf();

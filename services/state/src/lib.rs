@@ -6,7 +6,8 @@
 //! be repeated. Waiting is not state's business either: [`wakeups`] only says when to look again.
 //!
 //! Start with [`link`]; [`memory`] is the reference for every other back end, and
-//! [`conformance`] holds the rules all of them must keep.
+//! [`conformance`] holds the rules all of them must keep. What is kept in files is apart from that:
+//! [`fabs`] are app bundles, [`files`] are objects for whoever has no room for them in memory.
 
 pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
@@ -15,6 +16,7 @@ pub mod entropy;
 mod disk;
 pub mod error;
 pub mod fabs;
+pub mod files;
 pub mod link;
 pub mod memory;
 pub mod wakeups;
@@ -23,6 +25,7 @@ pub use clock::{Clock, SystemClock};
 pub use entropy::{Entropy, SystemEntropy, token};
 pub use error::{Limit, StoreError, StoreResult};
 pub use fabs::{DiskFabs, Fabs};
+pub use files::{ObjectFiles, Pin, PutFile};
 pub use link::{
     AppOutputs, Beat, Delivered, LaunchQueue, LinkState, LogSlice, Mailbox, NewNode, NewRun,
     NodeCreation, Nodes, Object, Objects, Put, Replies, ReplyOutcome, RunLogs, Runs, StartedApp,

@@ -1,7 +1,8 @@
-//! State at its boundary: the battery, and random operations against a naive model.
+//! State at its boundary: the battery, and random operations against naive models.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod files;
 mod model;
 
 use flwr_state::MemoryState;

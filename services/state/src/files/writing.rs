@@ -1,0 +1,240 @@
+//! An object on its way into a file.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use flwr_api::ObjectId;
+use flwr_api::object::HeadCheck;
+use flwr_transport::{Body, BodyError};
+use tokio::runtime::Handle;
+
+use super::PutFile;
+use super::folder::Folder;
+use super::index::Index;
+use crate::disk::{Temporary, create_folder, sync_folder};
+use crate::error::StoreResult;
+
+/// An object whose bytes are coming. Dropping it leaves nothing.
+pub(super) struct Incoming {
+    folder: Arc<Folder>,
+    id: ObjectId,
+    announced: Option<u64>,
+    len: u64,
+    digest: Context,
+    head: HeadCheck,
+    on_disk: Option<OnDisk>,
+}
+
+/// How far an object is after some of its bytes.
+pub(super) enum Progress {
+    More(Box<Incoming>),
+    Done(PutFile),
+}
+
+/// The next bytes of a body.
+pub(super) struct Batch {
+    pieces: Vec<Bytes>,
+    is_last: bool,
+}
+
+/// A file and the room for it. The file goes first.
+struct OnDisk {
+    file: Temporary,
+    room: Reservation,
+}
+
+struct Reservation {
+    folder: Arc<Folder>,
+    bytes: u64,
+    unwritten: u64,
+}
+
+impl Incoming {
+    pub(super) fn new(folder: Arc<Folder>, id: ObjectId, announced: Option<u64>) -> Box<Self> {
+        Box::new(Self {
+            folder,
+            id,
+            announced,
+            len: 0,
+            digest: Context::new(&SHA256),
+            head: HeadCheck::new(),
+            on_disk: None,
+        })
+    }
+
+    /// Takes the next bytes, and judges the object after the last of them. Blocks.
+    pub(super) fn take(mut self: Box<Self>, batch: &Batch) -> StoreResult<Progress> {
+        if let Err(error) = self.write(&batch.pieces) {
+            self.discard();
+            return Err(error);
+        }
+        if batch.is_last {
+            self.finish().map(Progress::Done)
+        } else {
+            Ok(Progress::More(self))
+        }
+    }
+
+    /// Removes what was written. Blocks.
+    pub(super) fn discard(mut self: Box<Self>) {
+        drop(self.on_disk.take());
+    }
+
+    fn write(&mut self, pieces: &[Bytes]) -> StoreResult<()> {
+        let more = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let on_disk = match &mut self.on_disk {
+            Some(on_disk) => on_disk,
+            empty => {
+                let room = Reservation::new(&self.folder, self.announced.unwrap_or(0))?;
+                let file = Temporary::create(self.folder.temporary_path(self.id))?;
+                empty.insert(OnDisk { file, room })
+            }
+        };
+        on_disk.room.grow_to(self.len + more)?;
+        for piece in pieces {
+            self.head.push(piece);
+            // Small enough to be in the processor's cache from hashing when it is copied.
+            for slice in piece.chunks(SLICE_BYTES) {
+                self.digest.update(slice);
+                on_disk.file.write(slice)?;
+            }
+        }
+        self.len += more;
+        on_disk.room.written(more);
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> StoreResult<PutFile> {
+        let Some(on_disk) = self.on_disk.take() else {
+            return Ok(PutFile::WrongHash);
+        };
+        if self.digest.clone().finish().as_ref() != self.id.0 {
+            return Ok(PutFile::WrongHash);
+        }
+        if let Err(why) = self.head.finish(self.len) {
+            return Ok(PutFile::Malformed(why));
+        }
+        if self.folder.is_durable() {
+            on_disk.file.sync()?;
+        }
+        let _shard = self.folder.shard(self.id);
+        if self.folder.index().touch(self.id).is_some() {
+            return Ok(PutFile::Present);
+        }
+        let OnDisk { file, room } = on_disk;
+        self.name(file)?;
+        let mut index = self.folder.index();
+        room.end(&mut index);
+        index.insert(self.id, self.len);
+        Ok(PutFile::Stored)
+    }
+
+    fn name(&self, file: Temporary) -> StoreResult<()> {
+        let shard = self.folder.shard_path(self.id);
+        let is_new = !shard.exists();
+        if is_new {
+            create_folder(&shard)?;
+        }
+        let path = self.folder.object_path(self.id);
+        file.keep_as(&path)?;
+        if !self.folder.is_durable() {
+            return Ok(());
+        }
+        let mut synced = sync_folder(&shard);
+        if is_new {
+            synced = synced.and_then(|()| sync_folder(&self.folder.objects_path()));
+        }
+        if synced.is_err() {
+            // The error that matters is the first one.
+            let _ = std::fs::remove_file(&path);
+        }
+        synced
+    }
+}
+
+impl Drop for Incoming {
+    /// What is given up half way is removed by a thread that may block.
+    fn drop(&mut self) {
+        let Some(on_disk) = self.on_disk.take() else {
+            return;
+        };
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(on_disk))),
+            Err(_) => drop(on_disk),
+        }
+    }
+}
+
+impl Batch {
+    /// Gathers bytes until they are worth a visit to another thread. Dropping the future loses
+    /// what was gathered.
+    pub(super) async fn next(body: &mut Body) -> Result<Self, BodyError> {
+        let mut pieces = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES && pieces.len() < BATCH_PIECES_MAX {
+            let Some(piece) = body.next().await.transpose()? else {
+                return Ok(Self {
+                    pieces,
+                    is_last: true,
+                });
+            };
+            bytes += piece.len();
+            pieces.push(piece);
+        }
+        Ok(Self {
+            pieces,
+            is_last: false,
+        })
+    }
+}
+
+impl Reservation {
+    fn new(folder: &Arc<Folder>, bytes: u64) -> StoreResult<Self> {
+        folder.reserve(bytes)?;
+        Ok(Self {
+            folder: Arc::clone(folder),
+            bytes,
+            unwritten: bytes,
+        })
+    }
+
+    /// Reserves what is missing to `bytes`, for bodies of unknown length.
+    fn grow_to(&mut self, bytes: u64) -> StoreResult<()> {
+        let missing = bytes.saturating_sub(self.bytes);
+        if missing > 0 {
+            self.folder.reserve(missing)?;
+            self.bytes += missing;
+            self.unwritten += missing;
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, bytes: u64) {
+        self.unwritten -= bytes;
+        self.folder.index().written(bytes);
+    }
+
+    /// Ends the reservation in a step with something else.
+    fn end(mut self, index: &mut Index) {
+        index.release(self.bytes, self.unwritten);
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.folder.index().release(self.bytes, self.unwritten);
+        }
+    }
+}
+
+/// Bytes that are handed to another thread at once, at least: about a millisecond of work.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Most pieces that are waited for, since a small one can keep a large receive buffer alive.
+const BATCH_PIECES_MAX: usize = 128;
+
+/// Bytes that are hashed and then written.
+const SLICE_BYTES: usize = 128 << 10;
