@@ -58,7 +58,11 @@ where
     }
 }
 
-async fn next_data<B>(body: &mut B, idle: Duration) -> Result<Option<Bytes>, tonic::Status>
+/// The next piece of a body; `idle` bounds the wait for it.
+pub(crate) async fn next_data<B>(
+    body: &mut B,
+    idle: Duration,
+) -> Result<Option<Bytes>, tonic::Status>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,

@@ -1,7 +1,7 @@
-//! Stock Flower programs over gRPC.
+//! Stock Flower programs over gRPC, and over plain HTTP where they can.
 //!
-//! [`listener`] accepts connections (TCP, optionally TLS) and serves HTTP/2 on them; [`exchange`]
-//! turns one HTTP request into one gRPC message and back; a *dialect* turns the messages of one
+//! [`accept`] accepts connections (TCP, optionally TLS), [`serving`] serves HTTP on them, [`grpc`]
+//! turns one HTTP request into one gRPC message and back, [`exchange`] answers it; a *dialect* turns the messages of one
 //! range of Flower releases into the calls of a service: [`f1`] is Flower 1.22's. [`auth`] proves
 //! who calls, [`buffers`] keeps memory for the next message, [`holds`] says how long a stock client
 //! may be kept waiting, [`health`] is the standard health service.
@@ -15,6 +15,7 @@
 //! of the traffic: a request is read into one buffer of its own size, and an object's bytes go out
 //! without being copied into a message first.
 
+mod accept;
 pub mod auth;
 pub mod buffers;
 pub mod client;
@@ -22,15 +23,18 @@ pub mod dialect;
 mod exchange;
 pub mod f1;
 mod framing;
+mod grpc;
 pub mod health;
 pub mod holds;
 pub mod listener;
 mod preface;
+mod serving;
 mod status;
 
+pub use accept::Limits;
 pub use auth::CallerAuth;
 pub use buffers::Buffers;
 pub use client::{Asking, Credentials, GrpcCaller, GrpcConnector, NodeSigner};
 pub use dialect::Dialect;
 pub use holds::Holds;
-pub use listener::{GrpcListener, Limits};
+pub use listener::GrpcListener;

@@ -1,4 +1,4 @@
-//! The first bytes of a connection: whether the peer speaks HTTP/2 at all.
+//! The first bytes of a connection: which HTTP the peer speaks, if it speaks any.
 
 use std::io;
 use std::pin::Pin;
@@ -33,8 +33,36 @@ pub(crate) enum NotHttp2 {
     Io(#[from] io::Error),
 }
 
-/// Reads the preface, and returns the connection with the preface still to be read.
-pub(crate) async fn expect_http2<I>(mut io: I, patience: Duration) -> Result<Rewound<I>, NotHttp2>
+/// Which HTTP a peer speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Http1,
+    Http2,
+}
+
+/// Refuses everything but HTTP/2, HTTP/1 with an explanation.
+pub(crate) async fn expect_http2<I>(io: I, patience: Duration) -> Result<Rewound<I>, NotHttp2>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let (version, mut io) = expect_http(io, patience).await?;
+    if version == Version::Http2 {
+        return Ok(io);
+    }
+    let farewell = async {
+        io.write_all(HTTP1_ANSWER).await?;
+        io.shutdown().await
+    };
+    // The peer gets an explanation if it can be had; the outcome is the same.
+    let _ = tokio::time::timeout(patience, farewell).await;
+    Err(NotHttp2::Http1)
+}
+
+/// Reads the first bytes, and returns the connection with them still to be read.
+pub(crate) async fn expect_http<I>(
+    mut io: I,
+    patience: Duration,
+) -> Result<(Version, Rewound<I>), NotHttp2>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
@@ -53,25 +81,16 @@ where
                 return Err(judge(&read));
             }
         }
-        Ok(())
+        Ok(Version::Http2)
     });
-    match looked.await {
-        Ok(Ok(())) => Ok(Rewound {
-            first: read.freeze(),
-            io,
-        }),
-        Ok(Err(NotHttp2::Http1)) => {
-            let farewell = async {
-                io.write_all(HTTP1_ANSWER).await?;
-                io.shutdown().await
-            };
-            // The peer gets an explanation if it can be had; the outcome is the same.
-            let _ = tokio::time::timeout(patience, farewell).await;
-            Err(NotHttp2::Http1)
-        }
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(NotHttp2::Silent(patience)),
-    }
+    let version = match looked.await {
+        Ok(Ok(version)) => version,
+        Ok(Err(NotHttp2::Http1)) => Version::Http1,
+        Ok(Err(error)) => return Err(error),
+        Err(_) => return Err(NotHttp2::Silent(patience)),
+    };
+    let first = read.freeze();
+    Ok((version, Rewound { first, io }))
 }
 
 fn judge(read: &[u8]) -> NotHttp2 {
@@ -79,7 +98,8 @@ fn judge(read: &[u8]) -> NotHttp2 {
         b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"CONN", b"PATC",
     ];
     const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
-    if METHODS.iter().any(|method| read.starts_with(method)) {
+    let begins = |method: &&[u8]| read.starts_with(method) || method.starts_with(read);
+    if METHODS.iter().any(begins) {
         NotHttp2::Http1
     } else if read.starts_with(TLS_HANDSHAKE) {
         NotHttp2::Tls

@@ -1,5 +1,5 @@
 //! The dialect of Flower 1.22: Fleet F1, ServerAppIo A1 with its variants for ClientApps and
-//! simulations, Control K1 and the gRPC adapter.
+//! simulations, Control K1, the gRPC adapter and Fleet over plain HTTP.
 
 mod adapter;
 mod appio;
@@ -8,6 +8,7 @@ mod clientappio;
 mod control;
 mod convert;
 mod fleet;
+mod rest;
 mod simulationio;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ pub use appio::AppIoF1;
 pub use clientappio::ClientAppIoF1;
 pub use control::ControlF1;
 pub use fleet::FleetF1;
+pub use rest::RestListener;
 pub use simulationio::SimulationIoF1;
 
 use crate::dialect::Subject;
