@@ -191,6 +191,14 @@ mod tests {
     }
 
     #[test]
+    fn rest_has_a_port_of_its_own() {
+        let address = |flags| superlink(flags).fleet_address().to_owned();
+        assert_eq!(address(""), "0.0.0.0:9092");
+        assert_eq!(address("--fleet-api-type grpc-adapter"), "0.0.0.0:9092");
+        assert_eq!(address("--fleet-api-type rest"), "0.0.0.0:9095");
+    }
+
+    #[test]
     fn an_exact_flag_is_not_ambiguous() {
         assert_eq!(
             superlink("--executor x").executor.as_deref(),

@@ -5,6 +5,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fmt,
     path::PathBuf,
     time::Duration,
 };
@@ -73,7 +74,7 @@ pub(crate) struct SuperLinkOptions {
     #[arg(long, value_enum, default_value_t = FleetApiType::GrpcRere)]
     pub(crate) fleet_api_type: FleetApiType,
 
-    /// Where SuperNodes reach this SuperLink [default: 0.0.0.0:9092]
+    /// Where SuperNodes reach this SuperLink [default: 0.0.0.0:9092, or 0.0.0.0:9095 with --fleet-api-type rest]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) fleet_api_address: Option<String>,
 
@@ -152,8 +153,18 @@ pub(crate) enum FleetApiType {
     GrpcRere,
     /// The Fleet service inside the messages of the GrpcAdapter service; nodes are not authenticated.
     GrpcAdapter,
-    /// Protobuf over HTTP.
+    /// The messages of the Fleet service over plain HTTP; nodes are not authenticated.
     Rest,
+}
+
+impl fmt::Display for FleetApiType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::GrpcRere => "grpc-rere",
+            Self::GrpcAdapter => "grpc-adapter",
+            Self::Rest => "rest",
+        })
+    }
 }
 
 /// What peers are served over.
@@ -216,7 +227,10 @@ impl SuperLinkOptions {
         self.fleet_api_address
             .as_deref()
             .filter(|address| !address.is_empty())
-            .unwrap_or("0.0.0.0:9092")
+            .unwrap_or(match self.fleet_api_type {
+                FleetApiType::GrpcAdapter | FleetApiType::GrpcRere => "0.0.0.0:9092",
+                FleetApiType::Rest => "0.0.0.0:9095",
+            })
     }
 
     /// CA certificate, certificate and private key, as far as given.

@@ -50,13 +50,6 @@ pub(super) fn check_available(options: &SuperLinkOptions) -> Result<(), Exit> {
                 .into(),
         );
     }
-    if options.fleet_api_type == FleetApiType::Rest {
-        return refuse(
-            "`--fleet-api-type rest` comes in a later release: give `grpc-rere`, or `grpc-adapter` for SuperNodes \
-             that are started with `--grpc-adapter`."
-                .into(),
-        );
-    }
     if let Some(file) = options.database_file() {
         return refuse(format!(
             "`--database {}` comes in a later release: leave `--database` out to keep state in memory, where it is \
@@ -137,16 +130,20 @@ pub(super) fn check_storage_dir(folder: &Path) -> Result<(), Exit> {
     })
 }
 
-/// The nodes that may join. As in Flower, nodes that come through a GrpcAdapter are not asked who they are.
+/// The nodes that may join. As in Flower, only nodes that come over gRPC proper are asked who they are.
 pub(super) fn load_allow_list(options: &SuperLinkOptions) -> Result<Option<Arc<AllowList>>, Exit> {
     let path = options.key_list();
     if options.fleet_api_type != FleetApiType::GrpcRere {
-        if path.is_some() {
-            warn!(
-                "`--auth-list-public-keys` has no effect with `--fleet-api-type grpc-adapter`: nodes are not \
-                 authenticated, and every node may join"
-            );
-        }
+        warn!(
+            "Nodes are not authenticated with `--fleet-api-type {}`: whoever reaches the Fleet API can join, and speak \
+             for any node.{}",
+            options.fleet_api_type,
+            if path.is_some() {
+                " `--auth-list-public-keys` has no effect."
+            } else {
+                ""
+            }
+        );
         return Ok(None);
     }
     if options.has_superlink_key_flags() {

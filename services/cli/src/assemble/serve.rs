@@ -6,7 +6,7 @@ use flwr_api::{appio::Serve, control, fleet};
 use flwr_certs::AllowList;
 use flwr_compat_grpc::{
     Buffers, CallerAuth, Dialect, GrpcListener, Holds, Limits,
-    f1::{Adapter, AppIoF1, ControlF1, FleetF1},
+    f1::{Adapter, AppIoF1, ControlF1, FleetF1, RestListener},
     health::Health,
 };
 use flwr_state::{Clock, DiskFabs, MemoryState, SystemClock};
@@ -32,7 +32,7 @@ pub(crate) struct Parts {
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     /// The nodes that may join; without it every node may, with a key of its own.
     pub(crate) allow_list: Option<Arc<AllowList>>,
-    /// What the Fleet listener speaks; never [`FleetApiType::Rest`].
+    /// What the Fleet listener speaks.
     pub(crate) fleet_api_type: FleetApiType,
     /// Where FABs are stored; may not exist yet.
     pub(crate) storage_dir: PathBuf,
@@ -85,7 +85,11 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
                 &fleet,
             )?;
         }
-        FleetApiType::GrpcRere | FleetApiType::Rest => {
+        FleetApiType::Rest => {
+            let fleet = Arc::new(fleet::Serve(link.fleet(true)));
+            serving.rest(parts.fleet, parts.tls.as_ref(), dialect, &fleet)?;
+        }
+        FleetApiType::GrpcRere => {
             let fleet = Arc::new(fleet::Serve(link.fleet(false)));
             let list = parts.allow_list;
             let auth = || CallerAuth::signed(list.clone(), || SystemClock.now().seconds());
@@ -134,13 +138,34 @@ impl Serving {
     {
         for socket in listener.sockets {
             let listener = listen(socket, tls.clone(), auth(), dialect, &self.buffers)?;
-            let (handler, drain) = (Arc::clone(handler), self.drain.clone());
-            self.tasks.spawn(async move {
-                let served = listener.serve(handler, drain).await;
-                served.map(|_| ()).map_err(|error| Exit::because(&error))
-            });
+            self.spawn(listener, handler);
         }
         Ok(())
+    }
+
+    /// Serves SuperNodes that speak plain HTTP.
+    fn rest(
+        &mut self,
+        listener: Listener,
+        tls: Option<&Arc<rustls::ServerConfig>>,
+        dialect: FleetF1,
+        handler: &Arc<impl Handler<fleet::Fleet>>,
+    ) -> Result<(), Exit> {
+        for socket in listener.sockets {
+            let (limits, buffers) = (Limits::default(), self.buffers.clone());
+            let listener = RestListener::new(socket, tls.cloned(), dialect, limits, buffers)
+                .map_err(|error| Exit::because(&error))?;
+            self.spawn(listener, handler);
+        }
+        Ok(())
+    }
+
+    fn spawn<P: Protocol, H: Handler<P>>(&mut self, acceptor: impl Acceptor<P>, handler: &Arc<H>) {
+        let (handler, drain) = (Arc::clone(handler), self.drain.clone());
+        self.tasks.spawn(async move {
+            let served = acceptor.serve(handler, drain).await;
+            served.map(|_| ()).map_err(|error| Exit::because(&error))
+        });
     }
 
     fn health(&mut self, listener: Listener) -> Result<(), Exit> {

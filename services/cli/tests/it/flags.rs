@@ -276,10 +276,6 @@ fn what_comes_later_is_refused() {
     let world = World::new();
     for (flags, parts) in [
         ("--simulation", ["`--simulation`", "flower-superlink"]),
-        (
-            "--fleet-api-type rest",
-            ["`--fleet-api-type rest`", "grpc-rere"],
-        ),
         ("--database state.db", ["`--database state.db`", "memory"]),
         ("--database :memory:", ["`--database :memory:`", "memory"]),
         (

@@ -136,24 +136,25 @@ fn s160_the_deprecated_address_is_honoured() {
 }
 
 #[test]
-fn the_adapter_has_its_own_name() {
+fn what_nodes_speak_is_named_and_warned_of_where_they_are_not_authenticated() {
     let world = World::new();
-    let mut link = SuperLink::start(
-        &world,
-        &format!("{PLAIN} --fleet-api-type grpc-adapter"),
-        &[],
-    );
-    link.signal(Signal::TERM);
-    link.end();
-    let line = format!(
-        "Starting Fleet API (GrpcAdapter) on 127.0.0.1:{}",
-        link.ports.fleet
-    );
-    assert!(
-        link.said.iter().any(|said| said.contains(&line)),
-        "{:#?}",
-        link.said
-    );
+    for (kind, name) in [
+        ("grpc-rere", "gRPC-rere"),
+        ("grpc-adapter", "GrpcAdapter"),
+        ("rest", "REST"),
+    ] {
+        let mut link = SuperLink::start(&world, &format!("{PLAIN} --fleet-api-type {kind}"), &[]);
+        link.signal(Signal::TERM);
+        assert_eq!(link.end().code(), Some(0), "{:#?}", link.said);
+        let starting = format!(
+            "Starting Fleet API ({name}) on 127.0.0.1:{}",
+            link.ports.fleet
+        );
+        let warning = format!("Nodes are not authenticated with `--fleet-api-type {kind}`");
+        let says = |part: &str| link.said.iter().any(|said| said.contains(part));
+        assert!(says(&starting), "{:#?}", link.said);
+        assert_eq!(says(&warning), kind != "grpc-rere", "{:#?}", link.said);
+    }
 }
 
 #[test]
