@@ -449,7 +449,7 @@ def test_storage_that_cannot_be_written(tmp_path: Path) -> None:
 @reference_differs("stock flower-superlink offers these")
 @pytest.mark.parametrize(
     "flags",
-    [["--database", "state.db"], ["--simulation"], ["--fleet-api-type", "rest"]],
+    [["--database", "state.db"], ["--simulation"]],
     ids=lambda flags: flags[0],
 )
 def test_not_offered(tmp_path: Path, flags: list[str]) -> None:

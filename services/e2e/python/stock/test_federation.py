@@ -81,6 +81,20 @@ def test_a_round_through_the_grpc_adapter(tmp_path: Path) -> None:
         _one_round(federation)
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_round_through_rest(tmp_path: Path, certificates: Certificates, tls: bool) -> None:
+    federation = Federation(
+        tmp_path,
+        tls=certificates if tls else None,
+        nodes=1,
+        superlink_args=["--fleet-api-type", "rest"],
+    )
+    scheme = "https" if tls else "http"
+    federation.node_args = ["--rest", "--superlink", f"{scheme}://{federation.link.fleet}"]
+    with federation:
+        _one_round(federation)
+
+
 def test_a_supernode_that_distrusts_the_certificate_stays_out(
     shared: Federation, tmp_path: Path
 ) -> None:
