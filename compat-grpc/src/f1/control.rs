@@ -101,8 +101,16 @@ fn start_run(request: pb::StartRunRequest) -> Result<Request, Status> {
         fab: fab.content,
         overrides: convert::config(request.override_config)?,
         federation: String::new(),
+        option_names: option_names(request.federation_options.as_ref()),
         options: request.federation_options,
     }))
+}
+
+/// Options that cannot be read have no names: a client of Flower 1.22 shows nothing of a status.
+fn option_names(options: Option<&Bytes>) -> Vec<String> {
+    let record = options.and_then(|options| pb::ConfigRecord::decode(options.clone()).ok());
+    let items = record.into_iter().flat_map(|record| record.items);
+    items.map(|item| item.key).collect()
 }
 
 fn stream_logs(request: &pb::StreamLogsRequest) -> Request {

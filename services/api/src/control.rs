@@ -72,6 +72,8 @@ service! {
         federation: String,
         /// The federation's encoded options, opaque here.
         options: Option<Bytes>,
+        /// The names of the options.
+        option_names: Vec<String>,
     } -> Option<RunId>, once;
 
     /// Stops a run.

@@ -1,4 +1,4 @@
-//! The SuperExec that a SuperLink runs beside itself to start ServerApps: found, started, watched, ended.
+//! The SuperExec that a SuperLink runs beside itself to start apps: found, started, watched, ended.
 //!
 //! It inherits environment, working directory, stdout and stderr, and ends by itself when this process is gone.
 
@@ -32,11 +32,11 @@ pub(crate) struct SuperExec {
 }
 
 impl SuperExec {
-    /// Finds the program on `PATH`. `appio` is what the ServerAppIo API listens on.
+    /// Finds the program on `PATH`. `appio` is what the API for it listens on.
     ///
     /// # Errors
     /// When it is not installed; says what to install.
-    pub(crate) fn find(appio: &Address) -> Result<Self, Exit> {
+    pub(crate) fn find(appio: &Address, plugin: Plugin) -> Result<Self, Exit> {
         let path = env::var_os("PATH").unwrap_or_default();
         let program = on_path(PROGRAM, &path).ok_or_else(|| {
             Exit::Problem(format!(
@@ -46,7 +46,7 @@ impl SuperExec {
         })?;
         Ok(Self {
             program,
-            args: arguments(appio, std::process::id()),
+            args: arguments(appio, plugin, std::process::id()),
         })
     }
 
@@ -90,6 +90,15 @@ impl SuperExec {
             .kill_on_drop(true)
             .spawn()
     }
+}
+
+/// What it starts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Plugin {
+    /// ServerApps.
+    ServerApp,
+    /// Simulations.
+    Simulation,
 }
 
 /// The waits between launches: longer each time, short again after a life that was long enough.
@@ -154,13 +163,18 @@ fn outcome(status: &std::io::Result<ExitStatus>) -> String {
     }
 }
 
-fn arguments(appio: &Address, own_pid: u32) -> Vec<OsString> {
+/// As in Flower, which gives simulations the address as it is.
+fn arguments(appio: &Address, plugin: Plugin, own_pid: u32) -> Vec<OsString> {
+    let (target, plugin) = match plugin {
+        Plugin::ServerApp => (appio.local_target(), "serverapp"),
+        Plugin::Simulation => (appio.clone(), "simulation"),
+    };
     [
         "--insecure",
         "--appio-api-address",
-        &appio.local_target().to_string(),
+        &target.to_string(),
         "--plugin-type",
-        "serverapp",
+        plugin,
         "--parent-pid",
         &own_pid.to_string(),
     ]
@@ -196,16 +210,24 @@ mod tests {
 
     #[test]
     fn the_arguments_are_flowers() {
-        let check = |appio: &str, given: &str| {
-            let arguments = arguments(&Address::parse(appio).unwrap(), 4711);
-            let line = format!(
-                "--insecure --appio-api-address {given} --plugin-type serverapp --parent-pid 4711"
-            );
+        let check = |appio: &str, plugin, line: &str| {
+            let arguments = arguments(&Address::parse(appio).unwrap(), plugin, 4711);
+            let line = format!("--insecure --appio-api-address {line} --parent-pid 4711");
             assert_eq!(arguments.join(OsStr::new(" ")), OsString::from(line));
         };
-        check("0.0.0.0:9091", "127.0.0.1:9091");
-        check("[::]:9091", "[::1]:9091");
-        check("10.1.2.3:9091", "10.1.2.3:9091");
+        let (server_app, simulation) = (Plugin::ServerApp, Plugin::Simulation);
+        for (appio, line) in [
+            ("0.0.0.0:9091", "127.0.0.1:9091 --plugin-type serverapp"),
+            ("[::]:9091", "[::1]:9091 --plugin-type serverapp"),
+            ("10.1.2.3:9091", "10.1.2.3:9091 --plugin-type serverapp"),
+        ] {
+            check(appio, server_app, line);
+        }
+        check(
+            "0.0.0.0:9096",
+            simulation,
+            "0.0.0.0:9096 --plugin-type simulation",
+        );
     }
 
     #[test]

@@ -19,11 +19,29 @@ use crate::superlink::{SuperLink, unavailable};
 #[derive(Debug)]
 pub struct ControlApi<S, F> {
     link: SuperLink<S, F>,
+    runtime: Runtime,
+}
+
+/// What executes runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// ServerApps, and the ClientApps of the nodes that have joined.
+    Deployment,
+    /// Simulations, which have nodes of their own.
+    Simulation,
 }
 
 impl<S: LinkState, F: Fabs> ControlApi<S, F> {
-    pub(crate) fn new(link: SuperLink<S, F>) -> Self {
-        Self { link }
+    pub(crate) fn new(link: SuperLink<S, F>, runtime: Runtime) -> Self {
+        Self { link, runtime }
+    }
+
+    /// Whether the runtime can do with these options.
+    fn has_options(&self, names: &[String]) -> bool {
+        match self.runtime {
+            Runtime::Deployment => true,
+            Runtime::Simulation => names.iter().any(|name| name == NODE_COUNT),
+        }
     }
 
     async fn create_run(&self, fab: FabInfo, call: StartRun) -> Result<RunId, Status> {
@@ -53,6 +71,13 @@ impl<S: LinkState, F: Fabs> ControlApi<S, F> {
 
 impl<S: LinkState, F: Fabs> ControlService for ControlApi<S, F> {
     async fn start_run(&self, context: &Context, call: StartRun) -> Result<Option<RunId>, Status> {
+        if !self.has_options(&call.option_names) {
+            warn!(
+                peer = %context.peer.addr,
+                "run refused: a simulation needs `options.{NODE_COUNT}` among the options of its federation"
+            );
+            return Ok(None);
+        }
         let fab = match judge(call.fab.clone(), call.hash).await {
             Ok(fab) => fab,
             Err(refusal) => {
@@ -219,3 +244,6 @@ fn unknown_run() -> Status {
 fn no_user_auth() -> Status {
     Reason::NoUserAuth.refuse("no user authentication is configured")
 }
+
+/// The option that a simulation cannot do without.
+const NODE_COUNT: &str = "num-supernodes";

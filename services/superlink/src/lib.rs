@@ -17,5 +17,6 @@ pub mod validate;
 
 mod superlink;
 
+pub use control::Runtime;
 pub use flwr_state::{Entropy, SystemEntropy};
 pub use superlink::SuperLink;

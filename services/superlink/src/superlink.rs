@@ -7,7 +7,7 @@ use flwr_state::{Clock, Entropy, Fabs, LinkState, StoreError};
 use flwr_transport::{Code, Status};
 
 use crate::appio::AppIoApi;
-use crate::control::ControlApi;
+use crate::control::{ControlApi, Runtime};
 use crate::fleet::FleetApi;
 use crate::inbox::Inbox;
 
@@ -55,10 +55,10 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         AppIoApi::new(self.clone(), launchers)
     }
 
-    /// The service for users.
+    /// The service for users, whose runs are executed by `runtime`.
     #[must_use]
-    pub fn control(&self) -> ControlApi<S, F> {
-        ControlApi::new(self.clone())
+    pub fn control(&self, runtime: Runtime) -> ControlApi<S, F> {
+        ControlApi::new(self.clone(), runtime)
     }
 
     pub(crate) fn now(&self) -> UnixTime {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use flwr_superlink::Runtime;
 
 use super::{OURS, appio::AppIoOptions, given};
 
@@ -107,13 +108,14 @@ pub(crate) struct SuperLinkOptions {
     #[arg(long, help_heading = DEPRECATED)]
     executor_config: Option<OsString>,
 
-    /// Simulate SuperNodes: comes in a later release
+    /// Run simulations, which need no SuperNodes: SimulationIo is served instead of ServerAppIo and Fleet
     #[arg(long)]
-    pub(crate) simulation: bool,
+    simulation: bool,
 
-    /// Where simulations reach this SuperLink, with --simulation
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:9096")]
-    pub(crate) simulationio_api_address: String,
+    /// Where SuperExecs and simulations reach this SuperLink, with --simulation [default: 127.0.0.1:9096, or
+    /// 0.0.0.0:9096 with --isolation process]
+    #[arg(long, value_name = "HOST:PORT")]
+    simulationio_api_address: Option<String>,
 
     /// Where to answer gRPC health checks; never TLS [default: nowhere]
     #[arg(long, value_name = "HOST:PORT")]
@@ -212,6 +214,25 @@ impl SuperLinkOptions {
                 Isolation::Process => "0.0.0.0:9091",
                 Isolation::Subprocess => "127.0.0.1:9091",
             })
+    }
+
+    /// The SimulationIo API's address; see [`serverappio_address`](Self::serverappio_address).
+    pub(crate) fn simulationio_address(&self) -> &str {
+        self.simulationio_api_address
+            .as_deref()
+            .unwrap_or(match self.isolation {
+                Isolation::Process => "0.0.0.0:9096",
+                Isolation::Subprocess => "127.0.0.1:9096",
+            })
+    }
+
+    /// What executes runs.
+    pub(crate) fn runtime(&self) -> Runtime {
+        if self.simulation {
+            Runtime::Simulation
+        } else {
+            Runtime::Deployment
+        }
     }
 
     /// The Control API's address.

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use flwr_certs::AllowList;
+use flwr_superlink::Runtime;
 use tracing::{debug, info, warn};
 
 use super::tls;
@@ -44,12 +45,6 @@ pub(super) fn check_available(options: &SuperLinkOptions) -> Result<(), Exit> {
     if options.transport.contains(&Transport::Quic) {
         return refuse("`--transport quic` comes in a later release: give `--transport grpc`, the only one so far.".into());
     }
-    if options.simulation {
-        return refuse(
-            "`--simulation` comes in a later release: run simulations with `flower-superlink --simulation` until then."
-                .into(),
-        );
-    }
     if let Some(file) = options.database_file() {
         return refuse(format!(
             "`--database {}` comes in a later release: leave `--database` out to keep state in memory, where it is \
@@ -62,25 +57,30 @@ pub(super) fn check_available(options: &SuperLinkOptions) -> Result<(), Exit> {
 
 /// What each API listens on.
 pub(super) struct Addresses {
-    pub(super) serverappio: Address,
+    /// ServerAppIo or SimulationIo.
+    pub(super) appio: Address,
     pub(super) control: Address,
     pub(super) health: Option<Address>,
-    pub(super) fleet: Address,
+    /// Nodes of their own are all that simulations need.
+    pub(super) fleet: Option<Address>,
 }
 
 impl Addresses {
     pub(super) fn parse(options: &SuperLinkOptions) -> Result<Self, Exit> {
         let serverappio = Address::parse(options.serverappio_address())?;
         let control = Address::parse(options.control_address())?;
-        let _checked_as_in_flower = Address::parse(&options.simulationio_api_address)?;
+        let simulationio = Address::parse(options.simulationio_address())?;
         let health = options
             .health_server_address
             .as_deref()
             .map(Address::parse)
             .transpose()?;
-        let fleet = Address::parse(options.fleet_address())?;
+        let (appio, fleet) = match options.runtime() {
+            Runtime::Deployment => (serverappio, Some(Address::parse(options.fleet_address())?)),
+            Runtime::Simulation => (simulationio, None),
+        };
         Ok(Self {
-            serverappio,
+            appio,
             control,
             health,
             fleet,

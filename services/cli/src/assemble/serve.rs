@@ -6,11 +6,11 @@ use flwr_api::{appio::Serve, control, fleet};
 use flwr_certs::AllowList;
 use flwr_compat_grpc::{
     Buffers, CallerAuth, Dialect, GrpcListener, Holds, Limits,
-    f1::{Adapter, AppIoF1, ControlF1, FleetF1, RestListener},
+    f1::{Adapter, AppIoF1, ControlF1, FleetF1, RestListener, SimulationIoF1},
     health::Health,
 };
-use flwr_state::{Clock, DiskFabs, MemoryState, SystemClock};
-use flwr_superlink::{SuperLink, SystemEntropy};
+use flwr_state::{Clock, DiskFabs, Fabs, LinkState, MemoryState, SystemClock};
+use flwr_superlink::{Runtime, SuperLink, SystemEntropy};
 use flwr_transport::{Acceptor, Drain, Handler, Protocol};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -24,20 +24,37 @@ pub(crate) struct Parts {
     pub(crate) control: Listener,
     /// Listen for SuperExecs and ServerApps; at least one.
     pub(crate) appio: Vec<appio::Port>,
-    /// Listens for SuperNodes.
-    pub(crate) fleet: Listener,
+    /// What SuperNodes are served with; without it, runs are simulations.
+    pub(crate) fleet: Option<Fleet>,
     /// Listens for health checks; never TLS.
     pub(crate) health: Option<Listener>,
     /// TLS of Control and Fleet; without it they serve in the clear.
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
-    /// The nodes that may join; without it every node may, with a key of its own.
-    pub(crate) allow_list: Option<Arc<AllowList>>,
-    /// What the Fleet listener speaks.
-    pub(crate) fleet_api_type: FleetApiType,
     /// Where FABs are stored; may not exist yet.
     pub(crate) storage_dir: PathBuf,
     /// The longest that a call is held; zero answers at once, none leaves it to each call.
     pub(crate) hold_max: Option<Duration>,
+}
+
+/// What SuperNodes are served with.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    /// Listens for them.
+    pub(crate) listener: Listener,
+    /// The nodes that may join; without it every node may, with a key of its own.
+    pub(crate) allow_list: Option<Arc<AllowList>>,
+    /// What they speak.
+    pub(crate) api_type: FleetApiType,
+}
+
+impl Parts {
+    /// What executes runs.
+    pub(crate) fn runtime(&self) -> Runtime {
+        match self.fleet {
+            Some(_) => Runtime::Deployment,
+            None => Runtime::Simulation,
+        }
+    }
 }
 
 /// Serves until the drain is asked and the calls under way are finished.
@@ -52,9 +69,10 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
         Some(cap) => Holds::default().capped(cap),
         None => Holds::default(),
     };
+    let runtime = parts.runtime();
     let mut serving = Serving::new(drain.clone());
 
-    let control = Arc::new(control::Serve(link.control()));
+    let control = Arc::new(control::Serve(link.control(runtime)));
     serving.grpc(
         parts.control,
         parts.tls.clone(),
@@ -69,32 +87,19 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
             Some(secret) => CallerAuth::join_secret(secret.clone()),
             None => CallerAuth::none(),
         };
-        let dialect = AppIoF1 { holds };
-        serving.grpc(port.listener, port.tls, auth, dialect, &handler)?;
+        let (listener, tls) = (port.listener, port.tls);
+        match runtime {
+            Runtime::Deployment => {
+                serving.grpc(listener, tls, auth, AppIoF1 { holds }, &handler)?;
+            }
+            Runtime::Simulation => {
+                serving.grpc(listener, tls, auth, SimulationIoF1 { holds }, &handler)?;
+            }
+        }
     }
 
-    let dialect = FleetF1 { holds };
-    match parts.fleet_api_type {
-        FleetApiType::GrpcAdapter => {
-            let fleet = Arc::new(fleet::Serve(link.fleet(true)));
-            serving.grpc(
-                parts.fleet,
-                parts.tls,
-                CallerAuth::none,
-                Adapter(dialect),
-                &fleet,
-            )?;
-        }
-        FleetApiType::Rest => {
-            let fleet = Arc::new(fleet::Serve(link.fleet(true)));
-            serving.rest(parts.fleet, parts.tls.as_ref(), dialect, &fleet)?;
-        }
-        FleetApiType::GrpcRere => {
-            let fleet = Arc::new(fleet::Serve(link.fleet(false)));
-            let list = parts.allow_list;
-            let auth = || CallerAuth::signed(list.clone(), || SystemClock.now().seconds());
-            serving.grpc(parts.fleet, parts.tls, auth, dialect, &fleet)?;
-        }
+    if let Some(fleet) = parts.fleet {
+        serving.fleet(fleet, parts.tls, FleetF1 { holds }, &link)?;
     }
     if let Some(health) = parts.health {
         serving.health(health)?;
@@ -119,6 +124,31 @@ impl Serving {
             tasks: JoinSet::new(),
             drain,
             buffers: Buffers::new(KEPT_BUFFER_BYTES),
+        }
+    }
+
+    /// Serves SuperNodes.
+    fn fleet<S: LinkState, F: Fabs>(
+        &mut self,
+        parts: Fleet,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        dialect: FleetF1,
+        link: &SuperLink<S, F>,
+    ) -> Result<(), Exit> {
+        let is_authenticated = parts.api_type == FleetApiType::GrpcRere;
+        let handler = Arc::new(fleet::Serve(link.fleet(!is_authenticated)));
+        let listener = parts.listener;
+        match parts.api_type {
+            FleetApiType::GrpcAdapter => {
+                let adapter = Adapter(dialect);
+                self.grpc(listener, tls, CallerAuth::none, adapter, &handler)
+            }
+            FleetApiType::GrpcRere => {
+                let list = parts.allow_list;
+                let auth = || CallerAuth::signed(list.clone(), || SystemClock.now().seconds());
+                self.grpc(listener, tls, auth, dialect, &handler)
+            }
+            FleetApiType::Rest => self.rest(listener, tls.as_ref(), dialect, &handler),
         }
     }
 

@@ -7,6 +7,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use flwr_certs::{AllowList, Reload};
+use flwr_superlink::Runtime;
 use flwr_transport::Drain;
 use tokio::{
     task::JoinHandle,
@@ -15,6 +16,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
+    address::Address,
     args::superlink::{FleetApiType, Isolation, SuperLinkOptions},
     assemble::{
         appio,
@@ -22,11 +24,11 @@ use crate::{
             Addresses, check_available, check_deprecated, check_storage_dir, load_allow_list,
             load_tls,
         },
-        serve::{Parts, serve},
+        serve::{Fleet, Parts, serve},
     },
     exit::{Code, Exit, sentence},
     home,
-    launch::SuperExec,
+    launch::{Plugin, SuperExec},
     listen::Binder,
     signals::Signals,
 };
@@ -64,9 +66,13 @@ pub(crate) async fn run(options: SuperLinkOptions) -> Result<(), Exit> {
 
 /// The SuperExec to launch; it is stock Flower's.
 fn find_superexec(parts: &Parts) -> Result<Option<SuperExec>, Exit> {
+    let plugin = match parts.runtime() {
+        Runtime::Deployment => Plugin::ServerApp,
+        Runtime::Simulation => Plugin::Simulation,
+    };
     let mut ports = parts.appio.iter();
     let port = ports.find(|port| port.is_for_stock());
-    port.map(|port| SuperExec::find(&port.listener.address))
+    port.map(|port| SuperExec::find(&port.listener.address, plugin))
         .transpose()
 }
 
@@ -100,26 +106,15 @@ async fn bind(
         "Flower Deployment Runtime: Starting Control API on {}",
         control.address
     );
-    let appio = appio
-        .bind(SERVERAPPIO, addresses.serverappio, &mut binder)
-        .await?;
-    if options.fleet_api_num_workers != 1 {
-        warn!(
-            asked = options.fleet_api_num_workers,
-            "The Fleet API supports only 1 worker, which uses as many threads as it needs. Proceeding with 1."
-        );
-    }
-    let allow_list = load_allow_list(options)?;
-    let fleet = binder.bind(addresses.fleet, "--fleet-api-address").await?;
-    info!(
-        "Flower Deployment Runtime: Starting Fleet API ({}) on {}",
-        match options.fleet_api_type {
-            FleetApiType::GrpcAdapter => "GrpcAdapter",
-            FleetApiType::GrpcRere => "gRPC-rere",
-            FleetApiType::Rest => "REST",
-        },
-        fleet.address
-    );
+    let service = match options.runtime() {
+        Runtime::Deployment => SERVERAPPIO,
+        Runtime::Simulation => SIMULATIONIO,
+    };
+    let appio = appio.bind(service, addresses.appio, &mut binder).await?;
+    let fleet = match addresses.fleet {
+        Some(address) => Some(bind_fleet(options, address, &mut binder).await?),
+        None => None,
+    };
     let health = match addresses.health {
         Some(address) => Some(binder.bind(address, "--health-server-address").await?),
         None => None,
@@ -133,10 +128,37 @@ async fn bind(
         fleet,
         health,
         tls,
-        allow_list,
-        fleet_api_type: options.fleet_api_type,
         storage_dir,
         hold_max: options.hold_seconds,
+    })
+}
+
+async fn bind_fleet(
+    options: &SuperLinkOptions,
+    address: Address,
+    binder: &mut Binder,
+) -> Result<Fleet, Exit> {
+    if options.fleet_api_num_workers != 1 {
+        warn!(
+            asked = options.fleet_api_num_workers,
+            "The Fleet API supports only 1 worker, which uses as many threads as it needs. Proceeding with 1."
+        );
+    }
+    let allow_list = load_allow_list(options)?;
+    let listener = binder.bind(address, "--fleet-api-address").await?;
+    info!(
+        "Flower Deployment Runtime: Starting Fleet API ({}) on {}",
+        match options.fleet_api_type {
+            FleetApiType::GrpcAdapter => "GrpcAdapter",
+            FleetApiType::GrpcRere => "gRPC-rere",
+            FleetApiType::Rest => "REST",
+        },
+        listener.address
+    );
+    Ok(Fleet {
+        listener,
+        allow_list,
+        api_type: options.fleet_api_type,
     })
 }
 
@@ -148,8 +170,9 @@ async fn run_until_signal(
 ) -> Result<(), Exit> {
     let drain = Drain::new();
     let watching = parts
-        .allow_list
-        .clone()
+        .fleet
+        .as_ref()
+        .and_then(|fleet| fleet.allow_list.clone())
         .map(|list| tokio::spawn(watch(list, drain.clone())));
     let mut serving = tokio::spawn(serve(parts, drain.clone()));
     let launching = superexec.map(|superexec| tokio::spawn(superexec.supervise(drain.clone())));
@@ -228,6 +251,10 @@ pub(super) fn crashed(context: &str) -> Exit {
 const SERVERAPPIO: appio::Service = appio::Service {
     starting: "Flower Deployment Runtime: Starting ServerAppIo API on",
     flag: "--serverappio-api-address",
+};
+const SIMULATIONIO: appio::Service = appio::Service {
+    starting: "Flower Simulation Engine: Starting SimulationIo API on",
+    flag: "--simulationio-api-address",
 };
 /// How soon a changed list of nodes counts.
 const WATCH_PERIOD: Duration = Duration::from_secs(2);

@@ -275,7 +275,6 @@ fn s161_a_taken_port_is_named() {
 fn what_comes_later_is_refused() {
     let world = World::new();
     for (flags, parts) in [
-        ("--simulation", ["`--simulation`", "flower-superlink"]),
         ("--database state.db", ["`--database state.db`", "memory"]),
         ("--database :memory:", ["`--database :memory:`", "memory"]),
         (

@@ -255,7 +255,7 @@ fn json_lines_are_objects_with_time_level_and_message() {
 fn the_level_is_flowers_variable() {
     let world = World::new();
     let said = |level: &str| {
-        let mut command = world.command("superlink --insecure --flwr-dir x --simulation");
+        let mut command = world.command("superlink --insecure --flwr-dir x --database x");
         Ended::of(command.env("FLWR_LOG_LEVEL", OsStr::new(level))).stderr
     };
     let levels =
@@ -266,7 +266,7 @@ fn the_level_is_flowers_variable() {
     let silent = said("off");
     assert_eq!(silent.lines().count(), 1, "{silent}");
     assert!(
-        silent.starts_with("`--simulation` comes in a later release"),
+        silent.starts_with("`--database x` comes in a later release"),
         "{silent}"
     );
     let loud = said("LOUD");

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use flwr_api::appio::{self, AppIoService};
 use flwr_api::control::{ControlService, StreamLogs};
-use flwr_api::{Launchers, Phase, RunId, RunStatus, SubStatus, UnixTime};
-use flwr_transport::{Bearer, Code, Context, Identity, Status};
+use flwr_api::{Phase, RunId, RunStatus, SubStatus, UnixTime};
+use flwr_transport::{Context, Status};
 use futures_util::StreamExt;
 use tokio::time::{Instant, advance};
 
@@ -243,58 +243,5 @@ async fn a_run_that_has_ended_well_does_not_care_how_its_process_ends() -> Resul
     world.appio.report_app_exit(&app, call).await?;
     let status = world.appio.run(&app, appio::GetRun { run }).await?;
     assert_eq!(status.unwrap().status.sub, SubStatus::Completed);
-    Ok(())
-}
-
-#[tokio::test(start_paused = true)]
-async fn where_launchers_must_prove_themselves_nobody_else_launches() -> Result<(), Status> {
-    let world = World::new();
-    let appio = world.link.appio(Launchers::Proven);
-    let run = world.submit().await;
-    let app = world.start(run).await;
-    let launcher = world.context(Identity::Launcher);
-    let mut launcher_of_app = launcher.clone();
-    launcher_of_app.bearer.clone_from(&app.bearer);
-    let outcomes = async |context: &Context| {
-        let wait = Duration::ZERO;
-        let how = "exit status 0".into();
-        [
-            appio
-                .list_apps_to_launch(context, appio::ListAppsToLaunch { wait })
-                .await
-                .err(),
-            appio
-                .request_token(context, appio::RequestToken { run })
-                .await
-                .err(),
-            appio
-                .watch_app(context, appio::WatchApp { wait })
-                .await
-                .err(),
-            appio
-                .report_app_exit(context, appio::ReportAppExit { how })
-                .await
-                .err(),
-        ]
-    };
-    for context in [&world.by_app(), &world.by_node(1), &app] {
-        for refused in outcomes(context).await {
-            let refused = refused.unwrap();
-            assert_eq!(refused.code, Code::Unauthenticated);
-            assert!(refused.message.contains("join secret"), "{refused}");
-        }
-    }
-    assert_eq!(outcomes(&launcher_of_app).await, [None, None, None, None]);
-    // Apps need their token and nothing else.
-    let run = world.submit().await;
-    let token = appio
-        .request_token(&launcher, appio::RequestToken { run })
-        .await?
-        .unwrap();
-    let mut app = world.by_app();
-    app.bearer = Some(Bearer::new(token.expose()));
-    let wait = Duration::ZERO;
-    let inputs = appio.pull_inputs(&app, appio::PullInputs { wait }).await?;
-    assert_eq!(inputs.run.id, run);
     Ok(())
 }

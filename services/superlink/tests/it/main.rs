@@ -5,6 +5,7 @@
     reason = "a test that fails may say so by panicking"
 )]
 
+mod admission;
 mod holds;
 mod launches;
 mod nodes;

@@ -18,7 +18,7 @@ use flwr_state::{Clock, DiskFabs, MemoryState};
 use flwr_superlink::appio::AppIoApi;
 use flwr_superlink::control::ControlApi;
 use flwr_superlink::fleet::FleetApi;
-use flwr_superlink::{Entropy, SuperLink};
+use flwr_superlink::{Entropy, Runtime, SuperLink};
 use flwr_transport::{Bearer, Body, Context, Drain, Identity, Peer, PublicKey};
 use tokio::time::Instant;
 
@@ -71,7 +71,7 @@ impl World {
         Self {
             fleet: Arc::new(link.fleet(false)),
             appio: Arc::new(link.appio(Launchers::Anyone)),
-            control: Arc::new(link.control()),
+            control: Arc::new(link.control(Runtime::Deployment)),
             link,
             drain: Drain::new(),
             clock,
@@ -123,6 +123,7 @@ impl World {
             overrides: [].into(),
             federation: String::new(),
             options: None,
+            option_names: Vec::new(),
         };
         self.control
             .start_run(&self.by_app(), call)
@@ -291,7 +292,7 @@ impl Letter {
     }
 }
 
-fn fab() -> Bytes {
+pub(crate) fn fab() -> Bytes {
     const PYPROJECT: &str = "
         [project]
         name = 'app'
