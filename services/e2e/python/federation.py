@@ -53,6 +53,7 @@ APPS = {
     "probe": Path(__file__).resolve().parent / "apps" / "probe",
 }
 RUN_SECONDS = 90.0
+SIMULATED_NODES = 2
 
 
 # -- SuperNodes and SuperExecs ------------------------------------------------------------------
@@ -145,6 +146,8 @@ class App:
             lines.append("insecure = true")
         else:
             lines.append(f'root-certificates = "{self.link.tls.ca}"')
+        if self.link.simulation:
+            lines.append(f"options.num-supernodes = {SIMULATED_NODES}")
         return "\n".join(lines) + "\n"
 
     def flwr(self, *args: object, timeout: float = 60.0) -> Output:

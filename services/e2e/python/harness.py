@@ -350,7 +350,8 @@ class SuperLink:
 
     ``tls`` is a ``Certificates`` for Control and Fleet, or ``None`` for ``--insecure``. Addresses
     are ``127.0.0.1:port`` strings: ``serverappio``, ``fleet``, ``control`` and ``health`` (``None``
-    unless asked for). ``args`` are appended to the command line as they are.
+    unless asked for). With ``simulation`` there are ``simulationio`` and ``control`` only. ``args``
+    are appended to the command line as they are.
     """
 
     def __init__(
@@ -359,10 +360,13 @@ class SuperLink:
         tls: Optional[Certificates] = None,
         isolation: str = "process",
         health: bool = False,
+        simulation: bool = False,
         args: Sequence[object] = (),
         env: Optional[dict[str, str]] = None,
     ) -> None:
         self.directory = Path(directory)
+        self.simulation = simulation
+        self.simulationio = f"127.0.0.1:{free_port()}"
         self.tls = tls
         self.isolation = isolation
         self.home = self.directory / "superlink-home"
@@ -389,7 +393,8 @@ class SuperLink:
     @property
     def addresses(self) -> list[str]:
         """All addresses this server listens on."""
-        every = [self.control, self.serverappio, self.fleet, self.health]
+        apps = [self.simulationio] if self.simulation else [self.serverappio, self.fleet]
+        every = [self.control, *apps, self.health]
         return [address for address in every if address is not None]
 
     def command(self) -> list[str]:
@@ -405,6 +410,8 @@ class SuperLink:
         else:
             flags += ["--ssl-ca-certfile", self.tls.ca]
             flags += ["--ssl-certfile", self.tls.cert, "--ssl-keyfile", self.tls.key]
+        if self.simulation:
+            flags += ["--simulation", "--simulationio-api-address", self.simulationio]
         if self.health is not None:
             flags += ["--health-server-address", self.health]
         return [*superlink_command(), *(str(flag) for flag in [*flags, *self.args])]
