@@ -31,8 +31,8 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     type Event: Wire;
 }
 
-/// What a transport must know of a request.
-pub trait Request: Wire {
+/// What a transport must know of a request. It can be cloned so that it can be repeated.
+pub trait Request: Wire + Clone {
     /// The name of the call, for logs and metrics.
     fn name(&self) -> &'static str;
     /// Whether executing the call twice is the same as executing it once, so that a transport may

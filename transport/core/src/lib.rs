@@ -3,8 +3,9 @@
 //! A *call* is a request, an optional stream of bytes, a reply, and an optional stream back.
 //! This crate defines calls ([`Call`], [`Reply`], [`Body`], [`Status`]), who makes and answers
 //! them ([`Caller`], [`Handler`]) and who carries them ([`Connector`], [`Acceptor`]), and holds the
-//! in-process transport ([`memory`]) that tests run on. It knows nothing of Flower, and services
-//! written against it never learn which transport carries them.
+//! in-process transport ([`memory`]) that tests run on. [`redial`] keeps a connection over any
+//! transport. It knows nothing of Flower, and services written against it never learn which
+//! transport carries them.
 //!
 //! Start with [`call`], then [`serve`].
 
@@ -15,6 +16,7 @@ pub mod conformance;
 pub mod drain;
 pub mod memory;
 pub mod peer;
+pub mod redial;
 pub mod serve;
 pub mod status;
 
@@ -22,6 +24,7 @@ pub use body::{Body, BodyError};
 pub use call::{Call, EventStream, Protocol, Reply, Request, Tail, Wire};
 pub use drain::{Drain, DrainGuard};
 pub use peer::{AccountId, Bearer, Identity, Peer, PublicKey};
+pub use redial::{LinkState, Policy, Redial};
 pub use serve::{
     Acceptor, Caller, Closed, ConnectError, Connector, Context, Drained, DynCaller, Handler,
     ServeError,
