@@ -6,13 +6,13 @@ use flwr_api::control::{
     PullArtifacts, RunList, StartRun, StopRun, StreamLogs,
 };
 use flwr_api::{FabHash, FabInfo, Phase, Reason, RunId, RunStatus, SubStatus, UnixTime};
+use flwr_fab::{Refusal, inspect};
 use flwr_state::{Fabs, LinkState, NewRun, Subscription, Topic, Transition};
 use flwr_transport::{Context, Drain, EventStream, Status};
 use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
 
 use crate::entropy;
-use crate::fab::{Refusal, inspect};
 use crate::superlink::{SuperLink, unavailable};
 
 /// Serves users.

@@ -2,13 +2,12 @@
 //!
 //! Three services share one state: [`fleet`] for SuperNodes, [`appio`] for ServerApps and their
 //! launchers, [`control`] for users. [`inbox`] does all the waiting, [`gate`] all the refusing by
-//! run status, [`validate`] and [`fab`] judge what clients send. Nothing here knows how calls
-//! travel or where state is kept.
+//! run status, [`validate`] judges what clients send. Nothing here knows how calls travel or where
+//! state is kept.
 
 pub mod appio;
 pub mod control;
 mod entropy;
-pub mod fab;
 pub mod fleet;
 mod gate;
 mod inbox;

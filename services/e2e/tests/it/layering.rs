@@ -13,12 +13,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "flwr-compat-grpc",
         &["flwr-api", "flwr-certs", "flwr-proto", "flwr-transport"],
     ),
+    ("flwr-fab", &["flwr-api"]),
     ("flwr-proto", &[]),
     ("flwr-state", &["flwr-api", "flwr-transport"]),
     ("flwr-superexec", &["flwr-api", "flwr-transport"]),
     (
         "flwr-superlink",
-        &["flwr-api", "flwr-state", "flwr-transport"],
+        &["flwr-api", "flwr-fab", "flwr-state", "flwr-transport"],
     ),
     ("flwr-transport", &[]),
 ];
@@ -39,6 +40,7 @@ const WIRE_AND_STORAGE: &[&str] = &[
 /// The crates that are kept free of it.
 const SERVICES: &[&str] = &[
     "flwr-api",
+    "flwr-fab",
     "flwr-state",
     "flwr-superexec",
     "flwr-superlink",

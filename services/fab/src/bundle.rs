@@ -1,4 +1,4 @@
-//! Flower App Bundles: what the SuperLink reads of one before it accepts it.
+//! Flower App Bundles: what identifies an app.
 //!
 //! A bundle is a ZIP archive. Only its `pyproject.toml` matters here; the app processes check the
 //! rest when they install it (Flower 1.22, `common/config.py`).
