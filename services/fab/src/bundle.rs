@@ -1,4 +1,4 @@
-//! Flower App Bundles: what identifies an app.
+//! Flower App Bundles: what identifies an app, and what it is configured with unless told otherwise.
 //!
 //! A bundle is a ZIP archive. Only its `pyproject.toml` matters here; the app processes check the
 //! rest when they install it (Flower 1.22, `common/config.py`).
@@ -6,8 +6,10 @@
 use std::io::{Cursor, Read};
 
 use bytes::Bytes;
-use flwr_api::{FabHash, FabInfo};
+use flwr_api::{FabHash, FabInfo, UserConfig};
 use toml::{Table, Value};
+
+use crate::config::flatten;
 
 /// The largest bundle that is accepted, in bytes.
 pub const FAB_BYTES_MAX: usize = 10 << 20;
@@ -45,6 +47,35 @@ pub enum Refusal {
 /// # Errors
 /// What is wrong with the bundle.
 pub fn inspect(content: &Bytes) -> Result<FabInfo, Refusal> {
+    let pyproject = pyproject(content)?;
+    let app = check(&pyproject)?;
+    Ok(FabInfo {
+        id: format!("{}/{}", app.publisher, app.name),
+        version: app.version.to_owned(),
+        hash: FabHash::of(content),
+    })
+}
+
+/// Reads the values that the app is run with where a run replaces none, and checks what Flower
+/// requires of the app. The keys of nested tables are joined by dots, and values keep the types
+/// they have in TOML.
+///
+/// # Errors
+/// What is wrong with the bundle.
+pub fn default_config(content: &Bytes) -> Result<UserConfig, Refusal> {
+    let pyproject = pyproject(content)?;
+    Ok(check(&pyproject)?.config)
+}
+
+/// What is read of a pyproject.toml.
+struct App<'a> {
+    name: &'a str,
+    version: &'a str,
+    publisher: &'a str,
+    config: UserConfig,
+}
+
+fn pyproject(content: &Bytes) -> Result<Table, Refusal> {
     if content.len() > FAB_BYTES_MAX {
         return Err(Refusal::TooLarge(content.len()));
     }
@@ -59,20 +90,30 @@ pub fn inspect(content: &Bytes) -> Result<FabInfo, Refusal> {
             "it is larger than {PYPROJECT_BYTES_MAX} bytes"
         )));
     }
-    let pyproject: Table = text.parse()?;
-    let name = required(&pyproject, "project.name")?;
-    let version = required(&pyproject, "project.version")?;
-    let publisher = required(&pyproject, "tool.flwr.app.publisher")?;
+    Ok(text.parse()?)
+}
+
+fn check(pyproject: &Table) -> Result<App<'_>, Refusal> {
+    let name = required(pyproject, "project.name")?;
+    let version = required(pyproject, "project.version")?;
+    let publisher = required(pyproject, "tool.flwr.app.publisher")?;
     for app in ["serverapp", "clientapp"] {
-        check_reference(&pyproject, &format!("tool.flwr.app.components.{app}"))?;
+        check_reference(pyproject, &format!("tool.flwr.app.components.{app}"))?;
     }
-    if let Some(config) = find(&pyproject, "tool.flwr.app.config") {
-        check_config(config, "tool.flwr.app.config")?;
-    }
-    Ok(FabInfo {
-        id: format!("{publisher}/{name}"),
-        version: version.to_owned(),
-        hash: FabHash::of(content),
+    let config = match find(pyproject, CONFIG) {
+        Some(Value::Table(config)) => flatten(config.clone()).map_err(|key| {
+            Refusal::Content(format!(
+                "`{CONFIG}.{key}` is neither text, number nor truth value"
+            ))
+        })?,
+        Some(_) => return Err(Refusal::Content(format!("`{CONFIG}` is not a table"))),
+        None => UserConfig::new(),
+    };
+    Ok(App {
+        name,
+        version,
+        publisher,
+        config,
     })
 }
 
@@ -104,23 +145,15 @@ fn check_reference(pyproject: &Table, path: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Nested tables of scalars.
-fn check_config(value: &Value, path: &str) -> Result<(), Refusal> {
-    match value {
-        Value::Table(table) => table
-            .iter()
-            .try_for_each(|(key, value)| check_config(value, &format!("{path}.{key}"))),
-        Value::Array(_) | Value::Datetime(_) => Err(Refusal::Content(format!(
-            "`{path}` is neither text, number nor truth value"
-        ))),
-        Value::Boolean(_) | Value::Float(_) | Value::Integer(_) | Value::String(_) => Ok(()),
-    }
-}
+/// Where an app's defaults are.
+const CONFIG: &str = "tool.flwr.app.config";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flwr_api::Scalar;
     use std::io::Write;
+    use zip::CompressionMethod;
 
     const GOOD: &str = r#"
         [project]
@@ -136,7 +169,7 @@ mod tests {
         nest.deep = true
     "#;
 
-    fn bundle(pyproject: &str, method: zip::CompressionMethod) -> Bytes {
+    fn bundle(pyproject: &str, method: CompressionMethod) -> Bytes {
         let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
         let options = zip::write::SimpleFileOptions::default().compression_method(method);
         zip.start_file("pyproject.toml", options).unwrap();
@@ -144,12 +177,24 @@ mod tests {
         zip.finish().unwrap().into_inner().into()
     }
 
+    /// The good bundle with another text in it.
+    fn changed(from: &str, to: &str) -> Bytes {
+        assert!(GOOD.contains(from), "{from}");
+        bundle(&GOOD.replace(from, to), CompressionMethod::Stored)
+    }
+
+    fn check_config(lines: &str, expected: &[(&str, Scalar)]) {
+        let config = default_config(&changed("lr = 0.1\n        nest.deep = true", lines));
+        let expected: UserConfig = expected
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.clone()))
+            .collect();
+        assert_eq!(config.unwrap(), expected, "{lines}");
+    }
+
     #[test]
     fn stored_and_deflated_bundles_are_read() {
-        for method in [
-            zip::CompressionMethod::Stored,
-            zip::CompressionMethod::Deflated,
-        ] {
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
             let content = bundle(GOOD, method);
             let info = inspect(&content).unwrap();
             assert_eq!(
@@ -157,29 +202,87 @@ mod tests {
                 ("flower/digits", "1.0.0")
             );
             assert_eq!(info.hash, FabHash::of(&content));
+            assert_eq!(default_config(&content).unwrap().len(), 2);
         }
     }
 
     #[test]
     fn what_flower_requires_is_required() {
-        let stored = |text: &str| inspect(&bundle(text, zip::CompressionMethod::Stored));
         for (from, to) in [
             ("name = \"digits\"", ""),
             ("version = \"1.0.0\"", "version = 1"),
             ("publisher = \"flower\"", ""),
+            (
+                "publisher = \"flower\"",
+                "publisher = \"flower\"\nconfig = 1",
+            ),
             ("digits.server_app:app", "digits.server_app"),
             ("digits.client_app:app", ":app"),
             ("lr = 0.1", "lr = [1]"),
             ("lr = 0.1", "lr = 2020-01-01"),
+            ("lr = 0.1", "lr = 1\nlr = 2"),
+            ("lr = 0.1", "lr = 9223372036854775808"),
             ("[project]", "[project"),
         ] {
-            assert!(stored(GOOD).is_ok());
-            assert!(stored(&GOOD.replace(from, to)).is_err(), "{from} -> {to}");
+            let content = changed(from, to);
+            assert!(inspect(&content).is_err(), "{from} -> {to}");
+            assert!(default_config(&content).is_err(), "{from} -> {to}");
         }
         assert!(inspect(&Bytes::from_static(b"not a zip")).is_err());
         assert!(matches!(
             inspect(&vec![0; FAB_BYTES_MAX + 1].into()),
             Err(Refusal::TooLarge(_))
         ));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (from, to, expected) in [
+            (
+                "lr = 0.1",
+                "nested.lr = [1]",
+                "the app's pyproject.toml: `tool.flwr.app.config.nested.lr` is neither text, number nor truth value",
+            ),
+            (
+                "publisher = \"flower\"",
+                "",
+                "the app's pyproject.toml: `tool.flwr.app.publisher` is missing",
+            ),
+        ] {
+            let refusal = inspect(&changed(from, to)).unwrap_err();
+            assert_eq!(refusal.to_string(), expected);
+        }
+    }
+
+    /// As `get_fused_config_from_fab` of Flower 1.22 says for the same bundles.
+    #[test]
+    fn defaults_keep_their_types_under_joined_keys() {
+        check_config("", &[]);
+        check_config("empty = {}", &[]);
+        check_config(
+            "i = 1\nf = 1.0\nb = true\ns = \"x\"\nn.deep.er = 2\n[tool.flwr.app.config.t]\nu = -3",
+            &[
+                ("i", Scalar::Sint64(1)),
+                ("f", Scalar::Double(1.0)),
+                ("b", Scalar::Bool(true)),
+                ("s", Scalar::String("x".into())),
+                ("n.deep.er", Scalar::Sint64(2)),
+                ("t.u", Scalar::Sint64(-3)),
+            ],
+        );
+        check_config("a = 1\r\n", &[("a", Scalar::Sint64(1))]);
+        let without = changed(
+            "[tool.flwr.app.config]\n        lr = 0.1\n        nest.deep = true",
+            "",
+        );
+        assert_eq!(default_config(&without).unwrap(), UserConfig::new());
+    }
+
+    #[test]
+    fn endless_nesting_is_refused() {
+        let keys = vec!["a"; 100_000].join(".");
+        assert!(inspect(&changed("lr", &keys)).is_err());
+        let tables = "{a=".repeat(100_000);
+        assert!(inspect(&changed("0.1", &tables)).is_err());
     }
 }
