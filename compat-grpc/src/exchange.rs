@@ -9,6 +9,7 @@ use bytes::Bytes;
 use flwr_transport::{Call, Context, Drain, Handler, Identity, Peer, Protocol};
 use futures_util::FutureExt;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::dialect::{Answer, Dialect, Subject};
@@ -64,6 +65,15 @@ pub(crate) struct Calls<E> {
     pub(crate) exchange: Arc<E>,
     pub(crate) peer: Arc<Peer>,
     pub(crate) drain: Drain,
+    /// Cancelled when the connection is gone.
+    pub(crate) gone: CancellationToken,
+}
+
+impl<E> Drop for Calls<E> {
+    /// All calls of a connection have ended when it has.
+    fn drop(&mut self) {
+        self.gone.cancel();
+    }
 }
 
 /// One call.
@@ -100,6 +110,7 @@ impl<E: Exchange> Calls<E> {
             bearer: None,
             deadline,
             drain: self.drain.clone(),
+            gone: self.gone.clone(),
         };
         let work = async {
             let message = message.await?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use flwr_transport::{Acceptor, Drain, Drained, Handler, Identity, Peer, Protocol, ServeError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::accept::{Converse, Limits, Socket};
@@ -130,6 +131,7 @@ impl<E: Exchange> Converse for Grpc<E> {
                     transport: "grpc",
                 }),
                 drain: drain.clone(),
+                gone: CancellationToken::new(),
             },
             auth: Arc::clone(&self.auth),
             limits: self.limits,

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::call::{Call, Protocol, Reply};
 use crate::drain::Drain;
@@ -24,6 +25,8 @@ pub struct Context {
     pub deadline: Instant,
     /// The drain of the acceptor the call came through: a held call answers when it is asked.
     pub drain: Drain,
+    /// Cancelled when the connection that the call came over is gone, long after the call maybe.
+    pub gone: CancellationToken,
 }
 
 /// Answers the calls of a protocol.

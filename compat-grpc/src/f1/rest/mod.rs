@@ -17,6 +17,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::form::{Refusal, RestBody, answered, method};
@@ -126,6 +127,7 @@ impl<E: Exchange> Converse for Rest<E> {
                     transport: "rest",
                 }),
                 drain: drain.clone(),
+                gone: CancellationToken::new(),
             },
             limits: self.limits,
             buffers: self.buffers.clone(),

@@ -54,6 +54,7 @@ fn context(bearer: Option<&Bearer>, drain: Drain) -> Context {
         bearer: bearer.cloned(),
         deadline: Instant::now() + Duration::from_secs(3600),
         drain,
+        gone: tokio_util::sync::CancellationToken::new(),
     }
 }
 

@@ -21,6 +21,7 @@ use flwr_superlink::fleet::FleetApi;
 use flwr_superlink::{Entropy, Runtime, SuperLink};
 use flwr_transport::{Bearer, Body, Context, Drain, Identity, Peer, PublicKey};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 type Fabs = DiskFabs;
 
@@ -105,6 +106,7 @@ impl World {
             bearer: None,
             deadline: Instant::now() + Duration::from_secs(86_400),
             drain: self.drain.clone(),
+            gone: CancellationToken::new(),
         }
     }
 

@@ -147,6 +147,7 @@ impl<H> Answering<H> {
             mut reply_to,
         } = incoming;
         let context = Context {
+            gone: connection.ended.clone(),
             peer: Arc::clone(&connection.caller),
             bearer: call.bearer.take(),
             deadline: call.deadline,
