@@ -126,7 +126,9 @@ impl Dialect<AppIo> for AppIoF1 {
                     federation_options: Some(options),
                 })
             }
-            Response::WatchApp(wanted) => Answer::message(&launcher::WatchAppResponse { wanted }),
+            Response::WatchApp(standing) => Answer::message(&launcher::WatchAppResponse {
+                standing: convert::standing_proto(standing).into(),
+            }),
             Response::ReportAppExit(()) => Answer::message(&launcher::ReportAppExitResponse {}),
         }
     }

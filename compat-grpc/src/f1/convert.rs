@@ -1,13 +1,14 @@
 //! Flower 1.22's messages, from and to the contract's types.
 
 use bytes::{Bytes, BytesMut};
-use flwr_api::appio::AppContext;
+use flwr_api::appio::{AppContext, AppStanding};
 use flwr_api::fleet::ObjectState;
 use flwr_api::{
     AppError, Delivery, Fab, FabHash, FabInfo, Message, MessageId, Metadata, NodeId, ObjectId,
     ObjectTree, Payload, Phase, Run, RunId, RunStatus, Scalar, SubStatus, UnixTime, UserConfig,
 };
 use flwr_certs::format_iso;
+use flwr_proto::launcher::watch_app_response::Standing;
 use flwr_proto::v1_22 as pb;
 use flwr_transport::{Body, Protocol, Status, Tail};
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -270,6 +271,22 @@ pub(super) fn status_proto(status: RunStatus) -> pb::RunStatus {
         status: phase.into(),
         sub_status: sub.into(),
         details: status.details,
+    }
+}
+
+pub(super) fn standing(standing: Standing) -> AppStanding {
+    match standing {
+        Standing::Done => AppStanding::Done,
+        Standing::Unwanted => AppStanding::Unwanted,
+        Standing::Wanted => AppStanding::Wanted,
+    }
+}
+
+pub(super) fn standing_proto(standing: AppStanding) -> Standing {
+    match standing {
+        AppStanding::Done => Standing::Done,
+        AppStanding::Unwanted => Standing::Unwanted,
+        AppStanding::Wanted => Standing::Wanted,
     }
 }
 

@@ -44,6 +44,17 @@ impl AppContext {
     }
 }
 
+/// What a daemon has to say to whoever launched an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum AppStanding {
+    /// It has something to do.
+    Wanted,
+    /// It has handed in what it had to do.
+    Done,
+    /// Nobody waits for it any more: its run was stopped, or its claim was taken back.
+    Unwanted,
+}
+
 /// What an app starts with.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct AppInputs {
@@ -217,13 +228,12 @@ service! {
         run: RunId,
     } -> Bytes, repeatable;
 
-    /// Waits up to `wait` for the app to be no longer wanted, because its run was stopped or its
-    /// token was taken back; true while it is wanted. Needs the token as bearer. For launchers: an
-    /// app that is not wanted is ended.
+    /// Waits up to `wait` for the app to be wanted no longer. Needs the token as bearer. For
+    /// launchers: an app that is not wanted is ended, one that is done ends by itself.
     unary watch_app: WatchApp {
         /// The longest wait.
         wait: Duration,
-    } -> bool, repeatable;
+    } -> AppStanding, repeatable;
 
     /// Reports that the process of an app has ended, however it ended. Needs the token as bearer.
     /// If the app has not handed in its outputs it has failed, and whoever waits for them is told.

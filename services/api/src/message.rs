@@ -1,5 +1,7 @@
 //! Messages between a ServerApp and the ClientApps.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +74,10 @@ pub struct AppError {
 }
 
 impl AppError {
+    /// The app could not be loaded, or its process never got as far as its message.
+    pub const APP_NOT_LOADED: i64 = 1;
+    /// The app raised an exception, or its process ended while it worked on the message.
+    pub const APP_RAISED: i64 = 2;
     /// The instruction is unknown or has expired.
     pub const MESSAGE_UNAVAILABLE: i64 = 3;
     /// The reply has expired.
@@ -100,6 +106,18 @@ impl ObjectTree {
             id,
             children: Vec::new(),
         }
+    }
+
+    /// Every object once, children before their parent.
+    #[must_use]
+    pub fn ids(&self) -> Vec<ObjectId> {
+        let (mut seen, mut ids) = (HashSet::new(), Vec::new());
+        self.post_order(&mut |tree| {
+            if seen.insert(tree.id) {
+                ids.push(tree.id);
+            }
+        });
+        ids
     }
 
     /// Calls `visit` for every object, children before their parent.

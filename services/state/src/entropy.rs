@@ -26,3 +26,10 @@ pub fn token(entropy: &dyn Entropy) -> Token {
     entropy.fill(&mut bytes);
     Token::from_random(&bytes)
 }
+
+/// A random number from 0 up to 1.
+pub fn fraction(entropy: &dyn Entropy) -> f64 {
+    let mut bytes = [0; 4];
+    entropy.fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}

@@ -12,8 +12,8 @@
 pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-pub mod entropy;
 mod disk;
+pub mod entropy;
 pub mod error;
 pub mod fabs;
 pub mod files;
@@ -22,7 +22,7 @@ pub mod memory;
 pub mod wakeups;
 
 pub use clock::{Clock, SystemClock};
-pub use entropy::{Entropy, SystemEntropy, token};
+pub use entropy::{Entropy, SystemEntropy, fraction, token};
 pub use error::{Limit, StoreError, StoreResult};
 pub use fabs::{DiskFabs, Fabs};
 pub use files::{ObjectFiles, Pin, PutFile};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use flwr_api::appio::{AppIoClient, GetRunStatus, ReportAppExit, UpdateRunStatus, WatchApp};
-use flwr_api::{Phase, Reason, RunId, RunStatus, SubStatus, Token};
+use flwr_api::appio::{AppIoClient, AppStanding, ReportAppExit, UpdateRunStatus, WatchApp};
+use flwr_api::{Reason, RunId, RunStatus, SubStatus, Token};
 use flwr_transport::{Code, Drain, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -111,32 +111,16 @@ impl App {
             let asked = Instant::now();
             let call = WatchApp { wait: WATCH };
             match self.client.watch_app(call, asked + WATCH + ANSWER).await {
-                Ok(true) => {}
-                Ok(false) => return self.why_not_watched().await,
+                Ok(AppStanding::Wanted) => {}
+                Ok(AppStanding::Done) => return Verdict::Done,
+                Ok(AppStanding::Unwanted) => return Verdict::NotWanted,
                 Err(status) if status.code == Code::Unimplemented => std::future::pending().await,
                 Err(status) if is_token_invalid(&status) => return Verdict::Done,
                 Err(status) => {
-                    debug!(run_id = self.run.0, %status, "the app is not watched for a moment")
+                    debug!(run_id = self.run.0, %status, "the app is not watched for a moment");
                 }
             }
             sleep_until(asked + PAUSE).await;
-        }
-    }
-
-    /// A run that its app has ended is told from one that was stopped: the app is just leaving.
-    async fn why_not_watched(&self) -> Verdict {
-        if !self.kind.owns_its_run() {
-            return Verdict::NotWanted;
-        }
-        let call = GetRunStatus {
-            runs: vec![self.run],
-        };
-        let known = self.client.run_status(call, Instant::now() + ANSWER).await;
-        match known.unwrap_or_default().get(&self.run) {
-            Some(status) if status.phase == Phase::Finished && status.sub != SubStatus::Stopped => {
-                Verdict::Done
-            }
-            _ => Verdict::NotWanted,
         }
     }
 

@@ -24,5 +24,5 @@ pub use config::{Config, Kind, Reach, Warm};
 pub use endpoint::{Endpoint, Opened};
 pub use launcher::Launcher;
 pub use output::Output;
-pub use program::NotInstalled;
+pub use program::{NotInstalled, find_program};
 pub use relay::Relay;

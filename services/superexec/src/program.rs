@@ -30,13 +30,8 @@ pub struct NotInstalled {
 impl Program {
     /// Finds the program of `kind` in `path`.
     pub(crate) fn find(kind: Kind, path: &OsStr, flwr_dir: PathBuf) -> Result<Self, NotInstalled> {
-        let program = kind.program();
-        let file = env::split_paths(path)
-            .map(|directory| directory.join(program))
-            .find(|file| is_executable(file))
-            .ok_or(NotInstalled { program })?;
         Ok(Self {
-            file,
+            file: find_program(kind, path)?,
             kind,
             flwr_dir,
         })
@@ -65,6 +60,18 @@ impl Program {
         arguments.push(self.flwr_dir.clone().into_os_string());
         arguments
     }
+}
+
+/// The program of `kind` in the directories of `path`.
+///
+/// # Errors
+/// When it is in none of them.
+pub fn find_program(kind: Kind, path: &OsStr) -> Result<PathBuf, NotInstalled> {
+    let program = kind.program();
+    env::split_paths(path)
+        .map(|directory| directory.join(program))
+        .find(|file| is_executable(file))
+        .ok_or(NotInstalled { program })
 }
 
 fn is_executable(file: &Path) -> bool {

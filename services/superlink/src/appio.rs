@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use flwr_api::appio::{
-    AppContext, AppInputs, AppIoService, ConfirmMessage, GetFab, GetFederationOptions, GetNodes,
-    GetRun, GetRunStatus, Heartbeat, ListAppsToLaunch, PullInputs, PullMessages, PullObject,
-    PushLogs, PushMessages, PushObject, PushOutputs, PushedAll, ReportAppExit, RequestToken,
-    UpdateRunStatus, WatchApp,
+    AppContext, AppInputs, AppIoService, AppStanding, ConfirmMessage, GetFab, GetFederationOptions,
+    GetNodes, GetRun, GetRunStatus, Heartbeat, ListAppsToLaunch, PullInputs, PullMessages,
+    PullObject, PushLogs, PushMessages, PushObject, PushOutputs, PushedAll, ReportAppExit,
+    RequestToken, UpdateRunStatus, WatchApp,
 };
 use flwr_api::fleet::ObjectState;
 use flwr_api::{
@@ -334,14 +334,16 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
         })
     }
 
-    async fn watch_app(&self, context: &Context, call: WatchApp) -> Result<bool, Status> {
+    async fn watch_app(&self, context: &Context, call: WatchApp) -> Result<AppStanding, Status> {
         self.launchers.admit(context)?;
         let run = self.run_of(context).await?;
-        self.link
-            .core
-            .inbox
-            .while_alive(context, run, call.wait)
-            .await
+        let inbox = &self.link.core.inbox;
+        let ended = inbox.end_of_run(context, run, call.wait).await?;
+        Ok(match ended {
+            None => AppStanding::Wanted,
+            Some(SubStatus::Completed | SubStatus::Failed | SubStatus::None) => AppStanding::Done,
+            Some(SubStatus::Stopped) => AppStanding::Unwanted,
+        })
     }
 
     async fn report_app_exit(&self, context: &Context, call: ReportAppExit) -> Result<(), Status> {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flwr_api::{Delivery, MessageId, NodeId, ObjectId, Phase, RunId};
+use flwr_api::{Delivery, MessageId, NodeId, ObjectId, Phase, RunId, SubStatus};
 use flwr_state::{
     Clock, LaunchQueue, LinkState, Object, Replies, StoreResult, Subscription, Topic,
 };
@@ -165,23 +165,24 @@ impl<S: LinkState> Inbox<S> {
         }
     }
 
-    /// False as soon as the run has ended, or is gone; true if it has not after `wait`.
-    pub(crate) async fn while_alive(
+    /// How the run has ended, as soon as it has; nothing if it has not after `wait`.
+    pub(crate) async fn end_of_run(
         &self,
         context: &Context,
         run: RunId,
         wait: Duration,
-    ) -> Result<bool, Status> {
+    ) -> Result<Option<SubStatus>, Status> {
         let hold = Hold::new(context, wait);
         let mut changed = self.watch(&hold, Topic::Run(run));
         loop {
             let status = self.state.run_status(run, self.clock.now()).await;
             match status.map_err(unavailable)? {
                 Some(status) if status.phase != Phase::Finished => {}
-                _ => return Ok(false),
+                Some(status) => return Ok(Some(status.sub)),
+                None => return Ok(Some(SubStatus::Stopped)),
             }
             if !hold.wait(&mut changed, None).await {
-                return Ok(true);
+                return Ok(None);
             }
         }
     }

@@ -271,7 +271,7 @@ fn launcher(service: &'static str, request: Request, token: String) -> Option<As
             let message = launcher::WatchAppRequest { token };
             asked(service, WATCH_APP, &message, |answer| {
                 let answer: launcher::WatchAppResponse = parse(answer)?;
-                Ok(Response::WatchApp(answer.wanted))
+                Ok(Response::WatchApp(convert::standing(answer.standing())))
             })
         }
         Request::ReportAppExit(call) => {

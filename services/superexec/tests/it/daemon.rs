@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flwr_api::appio::{
-    AppInputs, AppIoService, ConfirmMessage, GetFab, GetFederationOptions, GetNodes, GetRun,
-    GetRunStatus, Heartbeat, ListAppsToLaunch, PullInputs, PullMessages, PullObject, PushLogs,
-    PushMessages, PushObject, PushOutputs, PushedAll, ReportAppExit, RequestToken, UpdateRunStatus,
-    WatchApp,
+    AppInputs, AppIoService, AppStanding, ConfirmMessage, GetFab, GetFederationOptions, GetNodes,
+    GetRun, GetRunStatus, Heartbeat, ListAppsToLaunch, PullInputs, PullMessages, PullObject,
+    PushLogs, PushMessages, PushObject, PushOutputs, PushedAll, ReportAppExit, RequestToken,
+    UpdateRunStatus, WatchApp,
 };
 use flwr_api::fleet::ObjectState;
 use flwr_api::{Delivery, Fab, NodeId, Reason, Run, RunId, RunStatus, Token};
@@ -37,6 +37,8 @@ pub(crate) struct State {
     /// Runs that somebody else is always quicker to claim.
     pub(crate) taken: BTreeSet<RunId>,
     pub(crate) unwanted: BTreeSet<RunId>,
+    /// Runs whose apps have done their work.
+    pub(crate) done: BTreeSet<RunId>,
     pub(crate) statuses: BTreeMap<RunId, RunStatus>,
     pub(crate) exits: Vec<(RunId, String)>,
     pub(crate) updates: Vec<(RunId, RunStatus)>,
@@ -261,14 +263,22 @@ impl AppIoService for Daemon {
         Err(Status::unimplemented("federation_options"))
     }
 
-    async fn watch_app(&self, context: &Context, call: WatchApp) -> Result<bool, Status> {
+    async fn watch_app(&self, context: &Context, call: WatchApp) -> Result<AppStanding, Status> {
         if self.is_stock {
             return Err(Status::unimplemented("watch_app"));
         }
         let run = bearer(context)?;
-        let is_unwanted = |state: &State| state.unwanted.contains(&run).then_some(());
-        let unwanted = timeout(call.wait, self.find(is_unwanted)).await;
-        Ok(unwanted.is_err())
+        let standing = |state: &State| {
+            if state.done.contains(&run) {
+                return Some(AppStanding::Done);
+            }
+            state
+                .unwanted
+                .contains(&run)
+                .then_some(AppStanding::Unwanted)
+        };
+        let standing = timeout(call.wait, self.find(standing)).await;
+        Ok(standing.unwrap_or(AppStanding::Wanted))
     }
 
     async fn report_app_exit(&self, context: &Context, call: ReportAppExit) -> Result<(), Status> {

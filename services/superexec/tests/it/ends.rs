@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flwr_api::{Phase, RunId, RunStatus, SubStatus};
+use flwr_api::{Phase, RunId, SubStatus};
 use flwr_superexec::Kind;
 use tokio::time::Instant;
 
@@ -77,11 +77,7 @@ async fn a_server_app_that_leaves_is_not_cut_short() {
     let script = "trap 'echo cut; exit 1' TERM; echo pid $$\n\
                   while [ ! -e \"$(dirname \"$0\")/end\" ]; do sleep 0.02; done; echo left";
     let (mut world, _pid) = at_work(Plan::shell(script), Kind::ServerApp).await;
-    let completed = RunStatus::finished(SubStatus::Completed, String::new());
-    world.daemon.change(|state| {
-        state.statuses.insert(RunId(7), completed);
-        state.unwanted.extend([RunId(7)]);
-    });
+    world.daemon.change(|state| state.done.extend([RunId(7)]));
     // Long enough for a launcher that does not care.
     tokio::time::sleep(Duration::from_millis(300)).await;
     std::fs::write(world.path("end"), "").unwrap();
@@ -90,11 +86,7 @@ async fn a_server_app_that_leaves_is_not_cut_short() {
     world.end().await;
 
     let (mut world, _pid) = at_work(Plan::shell(script), Kind::ServerApp).await;
-    let stopped = RunStatus::finished(SubStatus::Stopped, String::new());
-    world.daemon.change(|state| {
-        state.statuses.insert(RunId(7), stopped);
-        state.unwanted.extend([RunId(7)]);
-    });
+    world.daemon.dismiss(7);
     world.hears(7, "cut").await;
     world.end().await;
 }

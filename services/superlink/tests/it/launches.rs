@@ -162,7 +162,7 @@ async fn a_log_reader_is_told_of_a_shutdown() {
     advance(Duration::from_secs(1)).await;
 }
 
-async fn wanted(world: &World, context: &Context, wait_seconds: u64) -> bool {
+async fn standing(world: &World, context: &Context, wait_seconds: u64) -> appio::AppStanding {
     let wait = Duration::from_secs(wait_seconds);
     let call = appio::WatchApp { wait };
     world.appio.watch_app(context, call).await.unwrap()
@@ -174,7 +174,7 @@ async fn a_launcher_learns_at_once_that_its_app_is_not_wanted_any_more() {
     let run = world.submit().await;
     let app = world.start(run).await;
     let start = Instant::now();
-    assert!(wanted(&world, &app, 20).await);
+    assert_eq!(standing(&world, &app, 20).await, appio::AppStanding::Wanted);
     assert_eq!(start.elapsed().as_secs(), 20);
     let (appio, context) = (Arc::clone(&world.appio), app.clone());
     let call = appio::WatchApp {
@@ -184,9 +184,12 @@ async fn a_launcher_learns_at_once_that_its_app_is_not_wanted_any_more() {
     tokio::task::yield_now().await;
     let start = Instant::now();
     world.stop(run).await;
-    assert!(!held.await.unwrap().unwrap());
+    assert_eq!(held.await.unwrap().unwrap(), appio::AppStanding::Unwanted);
     assert!(start.elapsed() < Duration::from_secs(1));
-    assert!(!wanted(&world, &app, 20).await);
+    assert_eq!(
+        standing(&world, &app, 20).await,
+        appio::AppStanding::Unwanted
+    );
     assert!(start.elapsed() < Duration::from_secs(1));
     let call = appio::WatchApp {
         wait: Duration::ZERO,
@@ -243,5 +246,6 @@ async fn a_run_that_has_ended_well_does_not_care_how_its_process_ends() -> Resul
     world.appio.report_app_exit(&app, call).await?;
     let status = world.appio.run(&app, appio::GetRun { run }).await?;
     assert_eq!(status.unwrap().status.sub, SubStatus::Completed);
+    assert_eq!(standing(&world, &app, 20).await, appio::AppStanding::Done);
     Ok(())
 }
