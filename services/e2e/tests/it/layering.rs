@@ -21,6 +21,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "flwr-superlink",
         &["flwr-api", "flwr-fab", "flwr-state", "flwr-transport"],
     ),
+    (
+        "flwr-supernode",
+        &["flwr-api", "flwr-fab", "flwr-state", "flwr-transport"],
+    ),
     ("flwr-transport", &[]),
 ];
 
@@ -44,13 +48,17 @@ const SERVICES: &[&str] = &[
     "flwr-state",
     "flwr-superexec",
     "flwr-superlink",
+    "flwr-supernode",
     "flwr-transport",
 ];
 
 /// Every package's normal and build dependencies, by name.
 fn graph() -> BTreeMap<String, BTreeSet<String>> {
+    // What other platforms need was not downloaded.
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["--filter-platform", &platform])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");

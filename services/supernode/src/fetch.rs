@@ -1,0 +1,185 @@
+//! Bringing an instruction here: what its run is, its app, and its objects, in parallel and only
+//! those that are not here yet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flwr_api::fleet::{ConfirmMessage, GetFab, GetRun, ObjectState, PullObject};
+use flwr_api::{Delivery, NodeId, ObjectId, RunId};
+use flwr_state::{Fabs as _, Pin, PutFile, StoreError};
+use flwr_transport::{Body, Code, Status};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::node::Core;
+use crate::patience::{Backoff, long};
+use crate::runs::Run;
+
+/// How long an announced object is waited for in all (Flower 1.22, `common/inflatable_utils.py`).
+const OBJECT_PATIENCE: Duration = Duration::from_secs(7200);
+
+/// How long the SuperLink may hold the call for an object that has not arrived there.
+const OBJECT_HOLD: Duration = Duration::from_secs(10);
+
+/// How often an object that arrives damaged or cut is fetched.
+const TRIES_MAX: u32 = 10;
+
+/// Why an instruction cannot be worked off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// Its run is over, or unknown.
+    #[error("the run is over")]
+    RunOver,
+    /// The app does not fit the run.
+    #[error("the app cannot be configured: {0}")]
+    App(String),
+    /// The SuperLink refuses a call.
+    #[error("the SuperLink refuses: {0}")]
+    Refused(Status),
+    /// An object is not to be had, or not to be kept.
+    #[error("an object of the message cannot be had: {0}")]
+    Object(String),
+}
+
+impl From<Status> for FetchError {
+    fn from(status: Status) -> Self {
+        if status.code == Code::PermissionDenied {
+            Self::RunOver
+        } else {
+            Self::Refused(status)
+        }
+    }
+}
+
+impl From<StoreError> for FetchError {
+    fn from(error: StoreError) -> Self {
+        Self::Object(describe(&error))
+    }
+}
+
+impl Core {
+    /// What is known of the instruction's run; asks for it once.
+    pub(crate) async fn run(&self, node: NodeId, id: RunId) -> Result<Arc<Run>, FetchError> {
+        if let Some(run) = self.runs.get(id) {
+            return Ok(run);
+        }
+        let described = self.fleet.run(GetRun { node, run: id }, long()).await?;
+        let described = described.ok_or(FetchError::RunOver)?;
+        let hash = described.fab.hash;
+        let call = GetFab {
+            node,
+            run: id,
+            hash,
+        };
+        let fab = self.fleet.fab(call, long()).await?;
+        let broken = |why: String| FetchError::App(why);
+        if flwr_api::FabHash::of(&fab.content) != hash {
+            return Err(broken("the app bundle does not hash to its name".into()));
+        }
+        let defaults = flwr_fab::default_config(&fab.content);
+        let defaults = defaults.map_err(|error| broken(error.to_string()))?;
+        let config = flwr_fab::fuse(defaults, described.overrides.clone());
+        let config = config.map_err(|error| broken(error.to_string()))?;
+        self.fabs.put_fab(hash, fab.content).await?;
+        Ok(self.runs.add(Run::new(described, node, config)))
+    }
+
+    /// Brings the objects of an instruction here and keeps them for as long as the pin lives.
+    pub(crate) async fn objects(
+        &self,
+        node: NodeId,
+        delivery: &Delivery,
+    ) -> Result<Pin, FetchError> {
+        let ids = delivery.tree.ids();
+        let pin = self.objects.pin(ids.iter().copied());
+        let missing = self.objects.missing(&ids);
+        debug!(
+            run_id = delivery.message.metadata.run.0,
+            objects = ids.len(),
+            missing = missing.len(),
+            "fetching the objects of an instruction"
+        );
+        let run = delivery.message.metadata.run;
+        stream::iter(missing)
+            .map(|id| self.object(node, run, id))
+            .buffer_unordered(self.config.transfers_max.max(1))
+            .try_collect::<()>()
+            .await?;
+        Ok(pin)
+    }
+
+    /// Tells the SuperLink that it need not keep the instruction.
+    pub(crate) async fn confirm(&self, node: NodeId, delivery: &Delivery) -> Result<(), Status> {
+        let call = ConfirmMessage {
+            node,
+            run: delivery.message.metadata.run,
+            message: delivery.tree.id,
+        };
+        self.fleet.confirm_message(call, long()).await
+    }
+
+    async fn object(&self, node: NodeId, run: RunId, id: ObjectId) -> Result<(), FetchError> {
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+        let mut tries = 0;
+        while begun.elapsed() < OBJECT_PATIENCE {
+            let call = PullObject {
+                node,
+                run,
+                object: id,
+                wait: OBJECT_HOLD,
+            };
+            let asked = Instant::now();
+            let why = match self.fleet.pull_object(call, long()).await? {
+                (ObjectState::Available, Some(body)) => match self.keep(id, body).await? {
+                    None => return Ok(()),
+                    Some(why) => why,
+                },
+                (ObjectState::Unknown, _) => {
+                    return Err(FetchError::Object(format!(
+                        "the SuperLink has no object {id}"
+                    )));
+                }
+                // It is on its way to the SuperLink.
+                (ObjectState::Pending | ObjectState::Available, _) => {
+                    if asked.elapsed() < OBJECT_HOLD / 2 {
+                        backoff.pause(&*self.entropy).await;
+                    }
+                    continue;
+                }
+            };
+            tries += 1;
+            warn!(object_id = %id, why, "an object has to be fetched again");
+            if tries == TRIES_MAX {
+                let why = format!("object {id} arrived damaged {TRIES_MAX} times: {why}");
+                return Err(FetchError::Object(why));
+            }
+            backoff.pause(&*self.entropy).await;
+        }
+        let hours = OBJECT_PATIENCE.as_secs() / 3600;
+        let why = format!("object {id} did not reach the SuperLink within {hours} hours");
+        Err(FetchError::Object(why))
+    }
+
+    /// Stores an object; says why it has to be fetched again.
+    async fn keep(&self, id: ObjectId, body: Body) -> Result<Option<String>, FetchError> {
+        Ok(match self.objects.put(id, body).await? {
+            PutFile::Stored | PutFile::Present => None,
+            PutFile::Interrupted(error) => Some(error.to_string()),
+            PutFile::WrongHash => Some("its bytes do not hash to its id".to_owned()),
+            PutFile::Malformed(why) => {
+                let why = format!("object {id} is malformed: {why}");
+                return Err(FetchError::Object(why));
+            }
+        })
+    }
+}
+
+/// An error with its cause.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error} ({cause})"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,224 @@
+//! One instruction from the moment it is handed out until its reply is delivered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flwr_api::fleet::GetRun;
+use flwr_api::{
+    AppError, Delivery, Message, MessageId, Metadata, NodeId, ObjectTree, Payload, RunId, object,
+};
+use flwr_transport::{Body, Code, Status};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::deliver::{Delivered, log_round};
+use crate::desk::{Line, Look};
+use crate::fetch::{FetchError, describe};
+use crate::node::Core;
+
+/// How often the SuperLink is asked whether the run of an app at work goes on.
+const RUN_CHECK_PERIOD: Duration = Duration::from_secs(5);
+
+/// How long an app whose connection is gone may take to call over another one.
+const CALL_AGAIN: Duration = Duration::from_secs(2);
+
+/// After this much silence, the end of a connection does not mean the end of the app (gRPC core
+/// closes connections that were idle for 30 minutes).
+const SILENCE: Duration = Duration::from_secs(25 * 60);
+
+impl Core {
+    /// Brings an instruction here and takes responsibility for it; the rest goes on in the
+    /// background. A second offer of an instruction that is here is confirmed again and dropped.
+    ///
+    /// # Errors
+    /// What the SuperLink refuses to confirm with: the instruction is not ours then.
+    pub(crate) async fn accept(
+        self: &Arc<Self>,
+        node: NodeId,
+        delivery: Delivery,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<(), Status> {
+        let metadata = &delivery.message.metadata;
+        if self.desk.has(&metadata.id) {
+            return self.confirm(node, &delivery).await;
+        }
+        log_round(metadata.run, &metadata.group_id);
+        info!(
+            "Received: {} message {}",
+            metadata.message_type, metadata.id
+        );
+        let fetched = async {
+            self.run(node, metadata.run).await?;
+            self.objects(node, &delivery).await
+        };
+        match fetched.await {
+            Ok(pin) => {
+                self.confirm(node, &delivery).await?;
+                let id = metadata.id.clone();
+                self.desk.put(delivery.clone(), pin, slot);
+                let core = Arc::clone(self);
+                self.jobs
+                    .spawn(async move { core.see_through(node, delivery, id).await });
+                Ok(())
+            }
+            Err(FetchError::RunOver) => {
+                self.ignore(metadata);
+                self.runs.forget(metadata.run);
+                Ok(())
+            }
+            Err(FetchError::Refused(status)) => Err(status),
+            Err(error @ (FetchError::App(_) | FetchError::Object(_))) => {
+                warn!(run_id = metadata.run.0, message_id = %metadata.id, "the message cannot be worked on: {error}");
+                self.confirm(node, &delivery).await?;
+                let failure = AppError {
+                    code: AppError::MESSAGE_UNAVAILABLE,
+                    reason: Some(format!("SuperNode: {error}")),
+                };
+                let core = Arc::clone(self);
+                self.jobs.spawn(async move {
+                    core.fail(node, &delivery.message.metadata, failure).await;
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn ignore(&self, metadata: &Metadata) {
+        info!(
+            "Run ID {} is not in `RUNNING` status. Ignoring message {}.",
+            metadata.run, metadata.id
+        );
+    }
+
+    async fn see_through(&self, node: NodeId, instruction: Delivery, id: MessageId) {
+        let metadata = &instruction.message.metadata;
+        let place = (metadata.run, &id);
+        let is_decided = |found: &Look| !matches!(found, Look::Waiting(_));
+        match self.wait(node, place, is_decided).await {
+            Look::Answered(reply, _) => {
+                if self.deliver(node, &reply).await == Delivered::Lost {
+                    let failure = AppError {
+                        code: AppError::REPLY_MESSAGE_UNAVAILABLE,
+                        reason: Some("SuperNode: the reply's objects are damaged".to_owned()),
+                    };
+                    self.fail(node, metadata, failure).await;
+                }
+                // What the app leaves behind belongs to the run.
+                let is_over = |found: &Look| !matches!(found, Look::Answered(_, false));
+                self.wait(node, place, is_over).await;
+            }
+            Look::Failed(failure) => {
+                warn!(
+                    run_id = metadata.run.0,
+                    message_id = %id,
+                    code = failure.code,
+                    why = failure.reason,
+                    "the ClientApp has failed"
+                );
+                self.fail(node, metadata, failure).await;
+            }
+            Look::Gone | Look::Waiting(_) => self.ignore(metadata),
+        }
+        self.desk.remove(&id);
+    }
+
+    /// Waits until the instruction has come to something that is enough; [`Look::Gone`] if its run
+    /// ends first.
+    async fn wait(
+        &self,
+        node: NodeId,
+        (run, id): (RunId, &MessageId),
+        is_enough: impl Fn(&Look) -> bool,
+    ) -> Look {
+        let mut changed = self.desk.watch();
+        let mut check = Instant::now() + RUN_CHECK_PERIOD;
+        loop {
+            changed.mark_unchanged();
+            let found = self.desk.look(id, Instant::now());
+            let until = match &found {
+                found if is_enough(found) => return found.clone(),
+                Look::Waiting(Some(until)) => check.min(*until),
+                _ => check,
+            };
+            let line = self.desk.line(id);
+            tokio::select! {
+                biased;
+                _ = changed.changed() => {}
+                () = hung_up(line.as_ref()) => self.hear_again(id, line.as_ref()).await,
+                () = tokio::time::sleep_until(until) => {}
+            }
+            if Instant::now() >= check {
+                if self.is_over(node, run).await {
+                    return Look::Gone;
+                }
+                check = Instant::now() + RUN_CHECK_PERIOD;
+            }
+        }
+    }
+
+    /// Gives an app whose connection is gone the time to call over another one. If it does not, it
+    /// is gone as well.
+    async fn hear_again(&self, id: &MessageId, line: Option<&Line>) {
+        tokio::time::sleep(CALL_AGAIN).await;
+        let heard = |line: Option<&Line>| line.map(|line| line.heard);
+        if heard(self.desk.line(id).as_ref()) == heard(line) {
+            self.desk.lost(id, "its connection is gone");
+        }
+    }
+
+    /// Whether the SuperLink says that a run is over; not if it cannot be asked.
+    pub(crate) async fn is_over(&self, node: NodeId, run: RunId) -> bool {
+        let patience = Instant::now() + RUN_CHECK_PERIOD;
+        match self.fleet.run(GetRun { node, run }, patience).await {
+            Ok(described) => described.is_none(),
+            Err(status) => status.code == Code::PermissionDenied,
+        }
+    }
+
+    /// Answers an instruction with an error.
+    pub(crate) async fn fail(&self, node: NodeId, instruction: &Metadata, failure: AppError) {
+        let now = self.clock.now();
+        let expires = instruction.expires_at().seconds();
+        let (message, bytes) = object::seal_error(Message {
+            metadata: Metadata {
+                run: instruction.run,
+                id: MessageId::new(""),
+                src: instruction.dst,
+                dst: instruction.src,
+                reply_to: instruction.id.clone(),
+                group_id: instruction.group_id.clone(),
+                ttl: expires - now.seconds(),
+                message_type: instruction.message_type.clone(),
+                created_at: now,
+            },
+            payload: Payload::Error(failure),
+        });
+        let Some(root) = message.metadata.id.root() else {
+            return;
+        };
+        let _pin = self.objects.pin([root]);
+        if let Err(error) = self.objects.put(root, Body::from_bytes(bytes)).await {
+            warn!(
+                run_id = instruction.run.0,
+                "an error reply cannot be kept: {}",
+                describe(&error)
+            );
+            return;
+        }
+        let tree = ObjectTree::leaf(root);
+        self.deliver(node, &Delivery { message, tree }).await;
+    }
+}
+
+/// Completes when an app's connection is gone, other than for long silence: stock apps close a
+/// connection that they have not used for half an hour, and open it again when they are done.
+async fn hung_up(line: Option<&Line>) {
+    if let Some(line) = line {
+        line.gone.cancelled().await;
+        if line.heard.elapsed() < SILENCE {
+            return;
+        }
+    }
+    std::future::pending().await
+}

@@ -1,0 +1,23 @@
+//! The SuperNode: one site of a federation.
+//!
+//! [`SuperNode`] joins a SuperLink as a node, stays online, and works off instructions one after the
+//! other: [`fetch`] brings an instruction and its objects here, [`job`] sees it through, [`deliver`]
+//! brings the reply back. [`appio`] serves the ClientApps and their launchers, which do the work.
+//! What lies on the [`desk`] in between is in memory, objects are in files.
+//!
+//! Nothing here knows how calls travel. Start with [`node`].
+
+pub mod appio;
+pub mod config;
+mod deliver;
+mod desk;
+mod fetch;
+mod job;
+mod patience;
+mod runs;
+
+pub mod node;
+
+pub use appio::AppIoApi;
+pub use config::Config;
+pub use node::{Ended, SuperNode};

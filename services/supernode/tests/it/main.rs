@@ -1,0 +1,11 @@
+//! A SuperNode between a real SuperLink and ClientApps that are played, in virtual time.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that fails may say so by panicking"
+)]
+
+mod apps;
+mod life;
+mod objects;
+mod world;

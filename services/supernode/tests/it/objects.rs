@@ -1,0 +1,106 @@
+//! Objects between SuperLink, SuperNode and apps.
+
+use std::time::Duration;
+
+use flwr_api::NodeId;
+use flwr_api::appio::{AppIoService, PullObject};
+use flwr_api::fleet::{ObjectState, Request};
+
+use crate::world::{World, parts};
+
+#[tokio::test(start_paused = true)]
+async fn test_116_what_is_here_is_not_fetched_again_and_the_app_once_per_run() {
+    let world = World::new().await;
+    let (node, _running) = world.join().await;
+    let run = world.running().await;
+    for name in ["a", "b", "c"] {
+        let asked = world.instruct(run, node, name, "frozen layers").await;
+        let answer = format!("answer to {name}");
+        world.play(&world.launch(run).await, &answer, "").await;
+        world.reply(run, &asked).await;
+    }
+    let (frozen, _) = parts("a", "frozen layers")[0];
+    let pulled =
+        |call: &Request| matches!(call, Request::PullObject(pull) if pull.object == frozen);
+    assert_eq!(world.calls.count(pulled), 1);
+    assert_eq!(
+        world
+            .calls
+            .count(|call| matches!(call, Request::PullObject(_))),
+        4
+    );
+    assert_eq!(
+        world.calls.count(|call| matches!(call, Request::GetFab(_))),
+        1
+    );
+    let asked_by_work = |call: &Request| matches!(call, Request::GetRun(_));
+    assert_eq!(world.calls.count(asked_by_work), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn test_114_115_a_reply_waits_for_its_last_object() {
+    let world = World::new().await;
+    let (node, _running) = world.join().await;
+    let run = world.running().await;
+    let asked = world.instruct(run, node, "a", "model").await;
+    let app = world.launch(run).await;
+    let instruction = world.pull(&app).await;
+    let mut missing = world.announce(&app, &instruction, "answer").await.unwrap();
+    assert_eq!(missing.len(), 2);
+    let last = missing.pop().unwrap();
+    assert!(world.push(&app, run, missing.pop().unwrap()).await);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let pushed = |call: &Request| matches!(call, Request::PushMessages(_));
+    assert_eq!(world.calls.count(pushed), 0);
+    assert!(world.push(&app, run, last).await);
+    assert_eq!(
+        world.reply(run, &asked).await.message.metadata.reply_to,
+        asked
+    );
+    world.finish(&app, "").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_are_checked_and_only_taken_if_announced() {
+    let world = World::new().await;
+    let (node, _running) = world.join().await;
+    let run = world.running().await;
+    world.instruct(run, node, "a", "model").await;
+    let app = world.launch(run).await;
+    let instruction = world.pull(&app).await;
+    let [stranger, _] = parts("x", "never announced");
+    assert!(!world.push(&app, run, stranger.clone()).await);
+    let missing = world.announce(&app, &instruction, "answer").await.unwrap();
+    assert!(!world.push(&app, run, (missing[0].0, stranger.1)).await);
+    assert!(world.push(&app, run, missing[0].clone()).await);
+    assert!(world.push(&app, run, missing[0].clone()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn apps_see_the_objects_of_their_own_run_only() {
+    let world = World::new().await;
+    let (node, _running) = world.join().await;
+    let (run, other) = (world.running().await, world.running().await);
+    world.instruct(run, node, "a", "secret").await;
+    let app = world.launch(run).await;
+    let instruction = world.pull(&app).await;
+    let missing = world.announce(&app, &instruction, "answer").await.unwrap();
+    let (secret, _) = parts("a", "secret")[0];
+    let announced = missing[0].0;
+    for (run, object, expected) in [
+        (run, secret, ObjectState::Available),
+        (run, announced, ObjectState::Pending),
+        (other, secret, ObjectState::Unknown),
+        (other, announced, ObjectState::Unknown),
+    ] {
+        let call = PullObject {
+            node: NodeId(0),
+            run,
+            object,
+            wait: Duration::ZERO,
+        };
+        let (state, body) = world.apps.pull_object(&app, call).await.unwrap();
+        assert_eq!(state, expected);
+        assert_eq!(body.is_some(), state == ObjectState::Available);
+    }
+}
