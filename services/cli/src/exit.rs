@@ -53,6 +53,12 @@ impl Code {
     pub(crate) const SERVICE_CRASHED: Self = Self(100);
     /// Flags that Flower removed, or that contradict each other.
     pub(crate) const INVALID_ARGUMENTS: Self = Self(104);
+    /// REST to an address without `http://` or `https://`.
+    pub(crate) const REST_ADDRESS_INVALID: Self = Self(300);
+    /// A private key file without a public one, or the other way round.
+    pub(crate) const NODE_KEYS_REQUIRED: Self = Self(301);
+    /// A key file that is none.
+    pub(crate) const NODE_KEYS_INVALID: Self = Self(302);
     /// An address that is not `host:port`.
     pub(crate) const ADDRESS_INVALID: Self = Self(600);
 
@@ -66,6 +72,17 @@ impl Code {
             Self::SERVICE_CRASHED => "A service that the SuperLink cannot work without has ended.",
             Self::INVALID_ARGUMENTS => {
                 "The SuperLink cannot work with these arguments; `--help` lists those it takes."
+            }
+            Self::REST_ADDRESS_INVALID => {
+                "With `--rest`, the address of the SuperLink begins with `http://` or `https://`."
+            }
+            Self::NODE_KEYS_REQUIRED => {
+                "Node authentication needs both files: `--auth-supernode-private-key` and \
+                 `--auth-supernode-public-key`. `flwr-quic keys node --out FILE` makes them."
+            }
+            Self::NODE_KEYS_INVALID => {
+                "The keys are elliptic curve keys in OpenSSH format, the private one without a passphrase. \
+                 `flwr-quic keys node --out FILE` makes such a pair."
             }
             Self::ADDRESS_INVALID => {
                 "An address is `host:port`, where host is a name, an IPv4 address or an IPv6 address in square \
@@ -127,6 +144,9 @@ mod tests {
         for code in [
             Code::SERVICE_CRASHED,
             Code::INVALID_ARGUMENTS,
+            Code::REST_ADDRESS_INVALID,
+            Code::NODE_KEYS_REQUIRED,
+            Code::NODE_KEYS_INVALID,
             Code::ADDRESS_INVALID,
         ] {
             assert!(!code.explanation().is_empty(), "{code:?}");

@@ -22,6 +22,23 @@ pub(crate) fn default_storage_dir() -> Result<PathBuf, Exit> {
         })
 }
 
+/// Flower's home directory: `given` if it is there, or what the environment tells.
+///
+/// # Errors
+/// When the environment does not tell.
+pub(crate) fn flower(given: Option<&Path>) -> Result<PathBuf, Exit> {
+    given
+        .filter(|given| given.is_dir())
+        .map(Path::to_owned)
+        .or_else(|| home(|name| std::env::var_os(name)))
+        .ok_or_else(|| {
+            Exit::Problem(
+                "Flower has no home directory: set HOME or FLWR_HOME, or give an existing directory with --flwr-dir."
+                    .into(),
+            )
+        })
+}
+
 fn home(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let set = |name| variable(name).filter(|value| !value.is_empty());
     let dot_flwr = |parent: OsString| Path::new(&parent).join(".flwr");

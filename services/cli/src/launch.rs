@@ -1,16 +1,19 @@
-//! The SuperExec that a SuperLink runs beside itself to start apps: found, started, watched, ended.
+//! The SuperExec that a daemon runs beside itself to start apps: started, watched, ended.
 //!
-//! It inherits environment, working directory, stdout and stderr, and ends by itself when this process is gone.
+//! It is this same program in another role. It inherits environment, working directory, stdout and stderr, is let in by a
+//! join secret that nobody else knows, and ends by itself when this process is gone.
 
 use std::{
     env,
-    ffi::{OsStr, OsString},
-    os::unix::fs::PermissionsExt as _,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
+use clap::ValueEnum;
+use flwr_certs::JoinSecret;
+use flwr_superexec::find_program;
 use flwr_transport::Drain;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
@@ -21,7 +24,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     address::Address,
-    exit::{Exit, FLOWER_RELEASE},
+    args::{
+        superexec::{PluginType, WarmApps},
+        superlink::LogFormat,
+    },
+    exit::Exit,
 };
 
 /// A SuperExec to run.
@@ -29,24 +36,43 @@ use crate::{
 pub(crate) struct SuperExec {
     program: PathBuf,
     args: Vec<OsString>,
+    join_secret: JoinSecret,
+}
+
+/// What a SuperExec of this process is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Launches<'a> {
+    /// Which apps it launches.
+    pub(crate) plugin: PluginType,
+    /// What the AppIo API that it asks listens on.
+    pub(crate) appio: &'a Address,
+    /// What lets it in there.
+    pub(crate) join_secret: &'a JoinSecret,
+    /// Where apps are installed, if it was said.
+    pub(crate) flwr_dir: Option<&'a Path>,
+    /// How apps are started.
+    pub(crate) warm_apps: WarmApps,
+    /// How it logs.
+    pub(crate) log_format: LogFormat,
 }
 
 impl SuperExec {
-    /// Finds the program on `PATH`. `appio` is what the API for it listens on.
+    /// A SuperExec that is this program.
     ///
     /// # Errors
-    /// When it is not installed; says what to install.
-    pub(crate) fn find(appio: &Address, plugin: Plugin) -> Result<Self, Exit> {
+    /// When the system does not tell where this program is, or the apps' program is not installed.
+    pub(crate) fn own(launches: Launches<'_>) -> Result<Self, Exit> {
         let path = env::var_os("PATH").unwrap_or_default();
-        let program = on_path(PROGRAM, &path).ok_or_else(|| {
+        find_program(launches.plugin.kind(), &path).map_err(|error| {
             Exit::Problem(format!(
-                "{PROGRAM} is not on PATH: install it with `pip install flwr=={FLOWER_RELEASE}` (and activate that \
-                 environment), or give --isolation process and start it yourself."
+                "{error}, or give --isolation process and start a SuperExec yourself."
             ))
         })?;
+        let program = env::current_exe().map_err(|error| Exit::because(&error))?;
         Ok(Self {
             program,
-            args: arguments(appio, plugin, std::process::id()),
+            args: arguments(launches, std::process::id()),
+            join_secret: launches.join_secret.clone(),
         })
     }
 
@@ -66,13 +92,13 @@ impl SuperExec {
                             if asked_within(&drain, SAME_SIGNAL).await {
                                 return;
                             }
-                            error!("{PROGRAM} {}: runs cannot start until it is back", outcome(&status));
+                            error!("{PROGRAM} {}: apps cannot start until it is back", outcome(&status));
                         }
                     }
                 }
                 Err(error) => error!(
                     program = %self.program.display(), %error,
-                    "Cannot start {PROGRAM}: runs cannot start until it is there"
+                    "Cannot start the {PROGRAM}: apps cannot start until it is there"
                 ),
             }
             let delay = backoff.after(started.elapsed());
@@ -86,19 +112,11 @@ impl SuperExec {
     fn spawn(&self) -> std::io::Result<Child> {
         Command::new(&self.program)
             .args(&self.args)
+            .env(JOIN_SECRET_VARIABLE, self.join_secret.expose())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
     }
-}
-
-/// What it starts.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Plugin {
-    /// ServerApps.
-    ServerApp,
-    /// Simulations.
-    Simulation,
 }
 
 /// The waits between launches: longer each time, short again after a life that was long enough.
@@ -163,37 +181,36 @@ fn outcome(status: &std::io::Result<ExitStatus>) -> String {
     }
 }
 
-/// As in Flower, which gives simulations the address as it is.
-fn arguments(appio: &Address, plugin: Plugin, own_pid: u32) -> Vec<OsString> {
-    let (target, plugin) = match plugin {
-        Plugin::ServerApp => (appio.local_target(), "serverapp"),
-        Plugin::Simulation => (appio.clone(), "simulation"),
-    };
-    [
-        "--insecure",
-        "--appio-api-address",
-        &target.to_string(),
-        "--plugin-type",
-        plugin,
-        "--parent-pid",
-        &own_pid.to_string(),
-    ]
-    .map(OsString::from)
-    .to_vec()
+fn arguments(launches: Launches<'_>, own_pid: u32) -> Vec<OsString> {
+    let mut args: Vec<OsString> = vec![
+        "superexec".into(),
+        "--insecure".into(),
+        "--appio-api-address".into(),
+        launches.appio.local_target().to_string().into(),
+        "--plugin-type".into(),
+        word(launches.plugin),
+        "--parent-pid".into(),
+        own_pid.to_string().into(),
+        "--warm-apps".into(),
+        word(launches.warm_apps),
+        "--log-format".into(),
+        word(launches.log_format),
+    ];
+    if let Some(dir) = launches.flwr_dir {
+        args.extend(["--flwr-dir".into(), dir.into()]);
+    }
+    args
 }
 
-fn on_path(program: &str, path: &OsStr) -> Option<PathBuf> {
-    env::split_paths(path)
-        .map(|directory| directory.join(program))
-        .find(|file| is_executable(file))
+/// A value as the command line spells it.
+fn word(value: impl ValueEnum) -> OsString {
+    let word = value.to_possible_value();
+    word.map(|word| word.get_name().into()).unwrap_or_default()
 }
 
-fn is_executable(file: &Path) -> bool {
-    file.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
-
-const PROGRAM: &str = "flower-superexec";
+const PROGRAM: &str = "SuperExec";
+/// Where a SuperExec finds its join secret unless it is told a file.
+pub(crate) const JOIN_SECRET_VARIABLE: &str = "FLWR_QUIC_JOIN_SECRET";
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const LONG_LIFE: Duration = Duration::from_secs(60);
@@ -204,30 +221,25 @@ const SAME_SIGNAL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::ffi::OsStr;
 
     use super::*;
 
     #[test]
-    fn the_arguments_are_flowers() {
-        let check = |appio: &str, plugin, line: &str| {
-            let arguments = arguments(&Address::parse(appio).unwrap(), plugin, 4711);
-            let line = format!("--insecure --appio-api-address {line} --parent-pid 4711");
-            assert_eq!(arguments.join(OsStr::new(" ")), OsString::from(line));
+    fn the_arguments_name_what_it_is_for() {
+        let appio = Address::parse("0.0.0.0:9091").unwrap();
+        let launches = Launches {
+            plugin: PluginType::ServerApp,
+            appio: &appio,
+            join_secret: &JoinSecret::generate().unwrap(),
+            flwr_dir: Some(Path::new("/flwr")),
+            warm_apps: WarmApps::Fork,
+            log_format: LogFormat::Json,
         };
-        let (server_app, simulation) = (Plugin::ServerApp, Plugin::Simulation);
-        for (appio, line) in [
-            ("0.0.0.0:9091", "127.0.0.1:9091 --plugin-type serverapp"),
-            ("[::]:9091", "[::1]:9091 --plugin-type serverapp"),
-            ("10.1.2.3:9091", "10.1.2.3:9091 --plugin-type serverapp"),
-        ] {
-            check(appio, server_app, line);
-        }
-        check(
-            "0.0.0.0:9096",
-            simulation,
-            "0.0.0.0:9096 --plugin-type simulation",
-        );
+        let line = "superexec --insecure --appio-api-address 127.0.0.1:9091 --plugin-type serverapp --parent-pid 4711 \
+                    --warm-apps fork --log-format json --flwr-dir /flwr";
+        let arguments = arguments(launches, 4711);
+        assert_eq!(arguments.join(OsStr::new(" ")), OsString::from(line));
     }
 
     #[test]
@@ -240,28 +252,5 @@ mod tests {
         assert_eq!(backoff.after(Duration::from_secs(59)).as_secs(), 30);
         assert_eq!(backoff.after(Duration::from_secs(60)).as_secs(), 1);
         assert_eq!(backoff.after(Duration::from_secs(1)).as_secs(), 2);
-    }
-
-    #[test]
-    fn programs_are_executable_files() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["plain", "directory", "good"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
-        }
-        let plain = dir.path().join("plain").join(PROGRAM);
-        fs::write(&plain, "").unwrap();
-        fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
-        fs::create_dir(dir.path().join("directory").join(PROGRAM)).unwrap();
-        let good = dir.path().join("good").join(PROGRAM);
-        fs::write(&good, "").unwrap();
-        fs::set_permissions(&good, fs::Permissions::from_mode(0o755)).unwrap();
-
-        let path = env::join_paths(
-            ["absent", "plain", "directory", "good"].map(|name| dir.path().join(name)),
-        )
-        .unwrap();
-        assert_eq!(on_path(PROGRAM, &path), Some(good));
-        let path = env::join_paths([dir.path().join("plain")]).unwrap();
-        assert_eq!(on_path(PROGRAM, &path), None);
     }
 }

@@ -58,6 +58,23 @@ impl Binder {
         }
     }
 
+    /// Binds a port of the loopback that the system chooses.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn bind_loopback(&mut self) -> Result<Listener, Exit> {
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let bound = socket.and_then(|socket| Ok((socket.local_addr()?.port(), socket)));
+        let (port, socket) = bound.map_err(|error| Exit::because(&error))?;
+        Ok(Listener {
+            address: Address {
+                host: Ipv4Addr::LOCALHOST.to_string(),
+                port,
+            },
+            sockets: vec![socket],
+        })
+    }
+
     fn explain(&self, address: &Address, flag: &str, error: &io::Error) -> String {
         let Address { host, port } = address;
         match error.kind() {

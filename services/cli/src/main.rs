@@ -1,17 +1,19 @@
-//! `flwr-quic`: Flower's SuperLink in Rust, and the commands that make its certificates and keys.
+//! `flwr-quic`: Flower's SuperLink, SuperNode and SuperExec in Rust, and the commands that make their certificates and
+//! keys.
 //!
 //! This crate is the only one that reads flags, environment and signals, and the only one that installs globals.
-//! Start with [`assemble::superlink`].
+//! Start with [`assemble`].
 
 use std::{
     env,
+    future::Future,
     io::{self, Write as _},
     process::ExitCode,
     time::Duration,
 };
 
 use crate::{
-    args::{Command, superlink::SuperLinkOptions},
+    args::{Command, superlink::LogFormat},
     exit::Exit,
 };
 
@@ -33,7 +35,15 @@ fn main() -> ExitCode {
     match args::parse(env::args_os()) {
         Ok(Command::Certs(command)) => output::finish(certs::run(&command)),
         Ok(Command::Keys(command)) => output::finish(keys::run(&command)),
-        Ok(Command::SuperLink(options)) => superlink(*options),
+        Ok(Command::SuperExec(options)) => {
+            daemon(options.log_format, assemble::superexec::run(*options))
+        }
+        Ok(Command::SuperLink(options)) => {
+            daemon(options.log_format, assemble::superlink::run(*options))
+        }
+        Ok(Command::SuperNode(options)) => {
+            daemon(options.log_format, assemble::supernode::run(*options))
+        }
         Err(answer) => {
             // Nobody is left to hear that stdout or stderr is closed.
             let _closed = if answer.is_error {
@@ -46,14 +56,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn superlink(options: SuperLinkOptions) -> ExitCode {
-    match telemetry::start(options.log_format).and_then(|()| run(options)) {
+/// Runs one of the long-lived processes to its end.
+fn daemon(log_format: LogFormat, role: impl Future<Output = Result<(), Exit>>) -> ExitCode {
+    match telemetry::start(log_format).and_then(|()| block_on(role)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => telemetry::say_why(&exit),
     }
 }
 
-fn run(options: SuperLinkOptions) -> Result<(), Exit> {
+fn block_on(role: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
     if rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .is_err()
@@ -66,7 +77,7 @@ fn run(options: SuperLinkOptions) -> Result<(), Exit> {
         .enable_all()
         .build()
         .map_err(|error| Exit::because(&error))?;
-    let outcome = runtime.block_on(assemble::superlink::run(options));
+    let outcome = runtime.block_on(role);
     runtime.shutdown_timeout(LEFTOVERS);
     outcome
 }

@@ -14,7 +14,9 @@ use clap::{
 pub(crate) mod appio;
 pub(crate) mod certs;
 pub(crate) mod keys;
+pub(crate) mod superexec;
 pub(crate) mod superlink;
+pub(crate) mod supernode;
 
 /// What the program is to do.
 #[derive(Debug, Subcommand)]
@@ -25,9 +27,15 @@ pub(crate) enum Command {
     /// Make the keys and secrets that SuperNodes and SuperExecs prove themselves with
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Start a Flower SuperExec
+    #[command(name = "superexec")]
+    SuperExec(Box<superexec::SuperExecOptions>),
     /// Start a Flower SuperLink
     #[command(name = "superlink")]
     SuperLink(Box<superlink::SuperLinkOptions>),
+    /// Start a Flower SuperNode
+    #[command(name = "supernode")]
+    SuperNode(Box<supernode::SuperNodeOptions>),
 }
 
 /// Flower's long-lived processes in Rust, for unmodified Flower programs.

@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use flwr_superlink::Runtime;
 
-use super::{OURS, appio::AppIoOptions, given};
+use super::{OURS, appio::AppIoOptions, given, superexec::WarmApps};
 
 /// The flags of a SuperLink, as given.
 #[derive(Args, Debug)]
@@ -133,6 +133,10 @@ pub(crate) struct SuperLinkOptions {
     /// Hold no unanswerable call longer than this; 0 answers at once [default: as long as each call allows]
     #[arg(long, value_name = "N", value_parser = seconds, allow_negative_numbers = true, help_heading = OURS)]
     pub(crate) hold_seconds: Option<Duration>,
+
+    /// How ServerApps are started faster than from nothing
+    #[arg(long, value_enum, default_value_t = WarmApps::Fork, help_heading = OURS)]
+    pub(crate) warm_apps: WarmApps,
 
     /// How log lines are written to stderr
     #[arg(long, value_enum, default_value_t = LogFormat::Human, help_heading = OURS)]

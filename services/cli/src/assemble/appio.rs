@@ -1,9 +1,10 @@
 //! How a daemon serves AppIo: with and without TLS, who may launch, and what an operator should know of it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use flwr_api::Launchers;
-use flwr_certs::{JoinSecret, JoinSecretDigest};
+use flwr_certs::JoinSecret;
+use flwr_compat_grpc::CallerAuth;
 use tracing::{info, warn};
 
 use super::tls;
@@ -27,8 +28,10 @@ pub(crate) struct Service {
 #[derive(Debug)]
 pub(crate) struct Security {
     tls: Option<Arc<rustls::ServerConfig>>,
-    secret: Option<JoinSecretDigest>,
+    secret: Option<JoinSecret>,
     plaintext: Option<Address>,
+    /// Whether this process launches a SuperExec of its own.
+    launches: bool,
 }
 
 /// One address that it is served on.
@@ -41,15 +44,24 @@ pub(crate) struct Port {
     /// Who may launch apps.
     pub(crate) launchers: Launchers,
     /// What launchers prove themselves with.
-    pub(crate) secret: Option<JoinSecretDigest>,
+    pub(crate) secret: Option<JoinSecret>,
+}
+
+/// Where this process's own SuperExec calls, in the clear and from this machine, and what lets it in.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnLauncher {
+    pub(crate) address: Address,
+    pub(crate) secret: JoinSecret,
 }
 
 impl Security {
-    /// Reads the files that the flags name.
+    /// Reads the files that the flags name. In subprocess isolation there is always a secret: the one in the file, or one
+    /// that is made for this start.
     ///
     /// # Errors
-    /// When files are missing or unusable, or the flags contradict each other.
-    pub(crate) fn load(options: &AppIoOptions) -> Result<Self, Exit> {
+    /// When files are missing or unusable, the flags contradict each other, or nobody could launch apps; says what to
+    /// give.
+    pub(crate) fn load(options: &AppIoOptions, isolation: Isolation) -> Result<Self, Exit> {
         let tls = tls::load(CERTIFICATE_FLAGS, options.certificate_paths())?;
         let plaintext = options.appio_plaintext_address.as_deref();
         let plaintext = plaintext.map(Address::parse).transpose()?;
@@ -61,48 +73,32 @@ impl Security {
                     .into(),
             ));
         }
-        let secret = options.join_secret_file().map(|file| {
-            let loaded = JoinSecret::load(&file).map_err(|error| {
-                Exit::Problem(format!("`--appio-join-secret-file`: {}.", sentence(&error)))
-            })?;
-            if let Some(warning) = &loaded.warning {
-                warn!("{warning}");
+        let launches = isolation == Isolation::Subprocess;
+        let secret = match options.join_secret_file() {
+            Some(file) => Some(load_secret(&file)?),
+            None if launches => {
+                Some(JoinSecret::generate().map_err(|error| Exit::because(&error))?)
             }
-            Ok(loaded.secret.digest())
-        });
+            None if tls.is_some() => {
+                return Err(Exit::Problem(
+                    "Where the AppIo API has TLS, SuperExecs prove themselves with a join secret: make one with \
+                     `flwr-quic keys join-secret --out join-secret`, give `--appio-join-secret-file join-secret`, and \
+                     give the same file to the SuperExecs."
+                        .into(),
+                ));
+            }
+            None => None,
+        };
         Ok(Self {
             tls,
-            secret: secret.transpose()?,
+            secret,
             plaintext,
+            launches,
         })
     }
 
-    /// Whether somebody can launch apps.
-    ///
-    /// # Errors
-    /// When nobody could; says what to give.
-    pub(crate) fn check(&self, isolation: Isolation) -> Result<(), Exit> {
-        let refuse = |sentence: &str| Err(Exit::Problem(sentence.into()));
-        match isolation {
-            Isolation::Process if self.tls.is_some() && self.secret.is_none() => refuse(
-                "Where the AppIo API has TLS, SuperExecs prove themselves with a join secret: make one with `flwr-quic \
-                 keys join-secret --out join-secret`, give `--appio-join-secret-file join-secret`, and give the same \
-                 file to the SuperExecs.",
-            ),
-            // Stock SuperExecs have neither TLS nor join secrets.
-            Isolation::Subprocess if self.tls.is_some() && self.plaintext.is_none() => refuse(
-                "The `flower-superexec` that is launched in subprocess isolation speaks plain text only: give also \
-                 `--appio-plaintext-address 127.0.0.1:9097`, or `--isolation process` and start a SuperExec yourself.",
-            ),
-            Isolation::Subprocess if self.tls.is_none() && self.secret.is_some() => refuse(
-                "The `flower-superexec` that is launched in subprocess isolation knows no join secrets: leave \
-                 `--appio-join-secret-file` out, or give `--isolation process` and start a SuperExec yourself.",
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes the ports: that of `address`, and the one for plain text if it was asked for.
+    /// Takes the ports: that of `address`, the one for plain text if it was asked for, and one for this process's own
+    /// SuperExec where the first has TLS.
     ///
     /// # Errors
     /// When an address cannot be bound.
@@ -111,20 +107,19 @@ impl Security {
         service: Service,
         address: Address,
         binder: &mut Binder,
-    ) -> Result<Vec<Port>, Exit> {
-        let main = Port {
+    ) -> Result<(Vec<Port>, Option<OwnLauncher>), Exit> {
+        let mut ports = vec![Port {
             listener: binder.bind(address, service.flag).await?,
-            launchers: if self.tls.is_some() || self.secret.is_some() {
+            tls: self.tls.clone(),
+            launchers: if self.secret.is_some() {
                 Launchers::Proven
             } else {
                 Launchers::Anyone
             },
-            tls: self.tls,
-            secret: self.secret,
-        };
-        info!("{} {}", service.starting, main.listener.address);
-        main.warn_if_exposed(service.flag);
-        let mut ports = vec![main];
+            secret: self.secret.clone(),
+        }];
+        info!("{} {}", service.starting, ports[0].listener.address);
+        ports[0].warn_if_exposed(service.flag);
         if let Some(address) = self.plaintext {
             let plain = Port {
                 listener: binder.bind(address, PLAINTEXT_FLAG).await?,
@@ -139,16 +134,51 @@ impl Security {
             plain.warn_if_exposed(PLAINTEXT_FLAG);
             ports.push(plain);
         }
-        Ok(ports)
+        let own = match self.secret {
+            Some(secret) if self.launches => {
+                if self.tls.is_some() {
+                    ports.push(Port {
+                        listener: binder.bind_loopback().await?,
+                        tls: None,
+                        launchers: Launchers::Proven,
+                        secret: Some(secret.clone()),
+                    });
+                }
+                let port = if self.tls.is_some() {
+                    ports.last()
+                } else {
+                    ports.first()
+                };
+                port.map(|port| OwnLauncher {
+                    address: port.listener.address.clone(),
+                    secret,
+                })
+            }
+            _ => None,
+        };
+        Ok((ports, own))
     }
 }
 
-impl Port {
-    /// Where stock programs may launch apps.
-    pub(crate) fn is_for_stock(&self) -> bool {
-        self.tls.is_none() && self.launchers == Launchers::Anyone
+/// What the callers of a port have to prove.
+pub(crate) fn auth(secret: Option<&JoinSecret>) -> CallerAuth {
+    match secret {
+        Some(secret) => CallerAuth::join_secret(secret.digest()),
+        None => CallerAuth::none(),
     }
+}
 
+fn load_secret(file: &Path) -> Result<JoinSecret, Exit> {
+    let loaded = JoinSecret::load(file).map_err(|error| {
+        Exit::Problem(format!("`--appio-join-secret-file`: {}.", sentence(&error)))
+    })?;
+    if let Some(warning) = &loaded.warning {
+        warn!("{warning}");
+    }
+    Ok(loaded.secret)
+}
+
+impl Port {
     fn warn_if_exposed(&self, flag: &str) {
         if self.tls.is_some() || self.listener.is_loopback() {
             return;

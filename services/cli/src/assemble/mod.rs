@@ -2,6 +2,9 @@
 
 pub(crate) mod appio;
 mod checks;
+mod credentials;
 pub(crate) mod serve;
+pub(crate) mod superexec;
 pub(crate) mod superlink;
+pub(crate) mod supernode;
 mod tls;

@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use flwr_api::{appio::Serve, control, fleet};
+use flwr_api::{
+    appio::{AppIo, Serve},
+    control, fleet,
+};
 use flwr_certs::AllowList;
 use flwr_compat_grpc::{
     Buffers, CallerAuth, Dialect, GrpcListener, Holds, Limits,
@@ -70,7 +73,7 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
         None => Holds::default(),
     };
     let runtime = parts.runtime();
-    let mut serving = Serving::new(drain.clone());
+    let mut serving = Serving::new(drain.clone(), KEPT_BUFFER_BYTES);
 
     let control = Arc::new(control::Serve(link.control(runtime)));
     serving.grpc(
@@ -83,18 +86,9 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
 
     for port in parts.appio {
         let handler = Arc::new(Serve(link.appio(port.launchers)));
-        let auth = || match &port.secret {
-            Some(secret) => CallerAuth::join_secret(secret.clone()),
-            None => CallerAuth::none(),
-        };
-        let (listener, tls) = (port.listener, port.tls);
         match runtime {
-            Runtime::Deployment => {
-                serving.grpc(listener, tls, auth, AppIoF1 { holds }, &handler)?;
-            }
-            Runtime::Simulation => {
-                serving.grpc(listener, tls, auth, SimulationIoF1 { holds }, &handler)?;
-            }
+            Runtime::Deployment => serving.appio(port, AppIoF1 { holds }, &handler)?,
+            Runtime::Simulation => serving.appio(port, SimulationIoF1 { holds }, &handler)?,
         }
     }
 
@@ -111,19 +105,20 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
     serving.until_drained().await
 }
 
-/// The services at work.
-struct Serving {
+/// The services of a process at work.
+pub(super) struct Serving {
     tasks: JoinSet<Result<(), Exit>>,
     drain: Drain,
     buffers: Buffers,
 }
 
 impl Serving {
-    fn new(drain: Drain) -> Self {
+    /// Nothing is served yet. At most `kept_bytes` of memory are kept for the next large messages.
+    pub(super) fn new(drain: Drain, kept_bytes: usize) -> Self {
         Self {
             tasks: JoinSet::new(),
             drain,
-            buffers: Buffers::new(KEPT_BUFFER_BYTES),
+            buffers: Buffers::new(kept_bytes),
         }
     }
 
@@ -152,8 +147,29 @@ impl Serving {
         }
     }
 
+    /// Serves apps and their launchers.
+    pub(super) fn appio<D, H>(
+        &mut self,
+        port: appio::Port,
+        dialect: D,
+        handler: &Arc<H>,
+    ) -> Result<(), Exit>
+    where
+        D: Dialect<AppIo> + Copy,
+        H: Handler<AppIo>,
+    {
+        let secret = port.secret.clone();
+        self.grpc(
+            port.listener,
+            port.tls,
+            || appio::auth(secret.as_ref()),
+            dialect,
+            handler,
+        )
+    }
+
     /// Serves a handler on every socket of a listener.
-    fn grpc<P, D, H>(
+    pub(super) fn grpc<P, D, H>(
         &mut self,
         listener: Listener,
         tls: Option<Arc<rustls::ServerConfig>>,
@@ -198,7 +214,7 @@ impl Serving {
         });
     }
 
-    fn health(&mut self, listener: Listener) -> Result<(), Exit> {
+    pub(super) fn health(&mut self, listener: Listener) -> Result<(), Exit> {
         for socket in listener.sockets {
             let listener = listen(socket, None, CallerAuth::none(), Health, &self.buffers)?;
             let drain = self.drain.clone();
@@ -211,7 +227,7 @@ impl Serving {
     }
 
     /// Waits for all of them; the first that fails, or ends unasked, ends the wait.
-    async fn until_drained(mut self) -> Result<(), Exit> {
+    pub(super) async fn until_drained(mut self) -> Result<(), Exit> {
         while let Some(ended) = self.tasks.join_next().await {
             match ended {
                 Ok(Ok(())) if self.drain.is_requested() => {}

@@ -17,7 +17,10 @@ use tracing::{error, info, warn};
 
 use crate::{
     address::Address,
-    args::superlink::{FleetApiType, Isolation, SuperLinkOptions},
+    args::{
+        superexec::PluginType,
+        superlink::{FleetApiType, SuperLinkOptions},
+    },
     assemble::{
         appio,
         checks::{
@@ -28,7 +31,7 @@ use crate::{
     },
     exit::{Code, Exit, sentence},
     home,
-    launch::{Plugin, SuperExec},
+    launch::{Launches, SuperExec},
     listen::Binder,
     signals::Signals,
 };
@@ -55,32 +58,31 @@ pub(crate) async fn run(options: SuperLinkOptions) -> Result<(), Exit> {
         }
         parts = prepare(&options) => parts?,
     };
-    let superexec = match options.isolation {
-        Isolation::Process => None,
-        Isolation::Subprocess => find_superexec(&parts)?,
-    };
+    let (parts, own) = parts;
+    let superexec = own.map(|own| superexec(&options, &own)).transpose()?;
     run_until_signal(parts, superexec, signals).await?;
     info!("{FAREWELL}");
     Ok(())
 }
 
-/// The SuperExec to launch; it is stock Flower's.
-fn find_superexec(parts: &Parts) -> Result<Option<SuperExec>, Exit> {
-    let plugin = match parts.runtime() {
-        Runtime::Deployment => Plugin::ServerApp,
-        Runtime::Simulation => Plugin::Simulation,
-    };
-    let mut ports = parts.appio.iter();
-    let port = ports.find(|port| port.is_for_stock());
-    port.map(|port| SuperExec::find(&port.listener.address, plugin))
-        .transpose()
+fn superexec(options: &SuperLinkOptions, own: &appio::OwnLauncher) -> Result<SuperExec, Exit> {
+    SuperExec::own(Launches {
+        plugin: match options.runtime() {
+            Runtime::Deployment => PluginType::ServerApp,
+            Runtime::Simulation => PluginType::Simulation,
+        },
+        appio: &own.address,
+        join_secret: &own.secret,
+        flwr_dir: None,
+        warm_apps: options.warm_apps,
+        log_format: options.log_format,
+    })
 }
 
-async fn prepare(options: &SuperLinkOptions) -> Result<Parts, Exit> {
+async fn prepare(options: &SuperLinkOptions) -> Result<(Parts, Option<appio::OwnLauncher>), Exit> {
     let addresses = Addresses::parse(options)?;
     let tls = load_tls(options)?;
-    let appio = appio::Security::load(&options.appio)?;
-    appio.check(options.isolation)?;
+    let appio = appio::Security::load(&options.appio, options.isolation)?;
     let storage_dir = options
         .storage_dir()
         .map_or_else(home::default_storage_dir, Ok)?;
@@ -94,7 +96,7 @@ async fn bind(
     addresses: Addresses,
     (tls, appio): (Option<Arc<rustls::ServerConfig>>, appio::Security),
     storage_dir: PathBuf,
-) -> Result<Parts, Exit> {
+) -> Result<(Parts, Option<appio::OwnLauncher>), Exit> {
     let mut binder = Binder::default();
     let control_flag = if options.exec_api_address.is_some() {
         "--exec-api-address"
@@ -110,7 +112,7 @@ async fn bind(
         Runtime::Deployment => SERVERAPPIO,
         Runtime::Simulation => SIMULATIONIO,
     };
-    let appio = appio.bind(service, addresses.appio, &mut binder).await?;
+    let (appio, own) = appio.bind(service, addresses.appio, &mut binder).await?;
     let fleet = match addresses.fleet {
         Some(address) => Some(bind_fleet(options, address, &mut binder).await?),
         None => None,
@@ -122,7 +124,7 @@ async fn bind(
     if let Some(health) = &health {
         info!("Starting gRPC health server on {}", health.address);
     }
-    Ok(Parts {
+    let parts = Parts {
         control,
         appio,
         fleet,
@@ -130,7 +132,8 @@ async fn bind(
         tls,
         storage_dir,
         hold_max: options.hold_seconds,
-    })
+    };
+    Ok((parts, own))
 }
 
 async fn bind_fleet(

@@ -4,7 +4,10 @@ use std::{fs, fs::Permissions, os::unix::fs::PermissionsExt as _};
 
 use rustix::process::Signal;
 
-use crate::support::{Ports, SuperLink, World};
+use crate::{
+    superexec::path_with_app,
+    support::{Ports, SuperLink, World},
+};
 
 const TLS: &str = "--appio-ssl-ca-certfile certificates/ca.crt --appio-ssl-certfile certificates/server.pem \
                    --appio-ssl-keyfile certificates/server.key";
@@ -77,10 +80,16 @@ fn with_tls_launchers_prove_themselves() {
 }
 
 #[test]
-fn what_a_launched_superexec_cannot_do_is_not_asked_of_it() {
-    let world = world();
-    refused(&world, TLS, &["--appio-plaintext-address 127.0.0.1:"]);
-    refused(&world, SECRET, &["--isolation process"]);
+fn a_superexec_is_launched_whatever_the_flags() {
+    for flags in ["", TLS, SECRET, &format!("{TLS} {SECRET}")] {
+        let world = world();
+        let path = path_with_app(&world);
+        let flags = format!("--insecure --warm-apps off {flags}");
+        let mut link = SuperLink::start(&world, &flags, &[("PATH", &path)]);
+        link.wait_for("Starting Flower SuperExec");
+        link.signal(Signal::TERM);
+        assert_eq!(link.end().code(), Some(0), "{flags}: {:#?}", link.said);
+    }
 }
 
 #[test]

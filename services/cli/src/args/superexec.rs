@@ -1,0 +1,94 @@
+//! `flwr-quic superexec`: every flag of `flower-superexec`, and a few of our own.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use flwr_superexec::Kind;
+
+use super::{
+    OURS,
+    superlink::{LogFormat, Transport},
+};
+
+/// The flags of a SuperExec, as given.
+#[derive(Args, Debug)]
+pub(crate) struct SuperExecOptions {
+    /// Where the SuperLink or SuperNode is that apps are launched for
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) appio_api_address: String,
+
+    /// What is launched
+    #[arg(long, value_enum)]
+    pub(crate) plugin_type: PluginType,
+
+    /// Connect without TLS. Anybody on the way can read and change everything
+    #[arg(long)]
+    pub(crate) insecure: bool,
+
+    /// The certificate of the CA that the daemon's certificate is signed with: a PEM file [default: the system's CAs]
+    #[arg(long, value_name = "FILE", help_heading = OURS)]
+    pub(crate) root_certificates: Option<OsString>,
+
+    /// Where apps are installed [default: Flower's home directory, which is $FLWR_HOME, or $XDG_DATA_HOME/.flwr, or
+    /// $HOME/.flwr]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) flwr_dir: Option<PathBuf>,
+
+    /// End when this process is gone
+    #[arg(long, value_name = "PID")]
+    pub(crate) parent_pid: Option<i32>,
+
+    /// Where to answer gRPC health checks; never TLS [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) health_server_address: Option<String>,
+
+    /// What carries calls to the daemon; so far only `grpc`
+    #[arg(long, value_enum, default_value = "grpc", help_heading = OURS, hide_possible_values = true)]
+    pub(crate) appio_transport: Transport,
+
+    /// A file with the secret that the daemon lets launchers in by [default: the value of $FLWR_QUIC_JOIN_SECRET]
+    #[arg(long, value_name = "FILE", help_heading = OURS)]
+    pub(crate) appio_join_secret_file: Option<PathBuf>,
+
+    /// How apps are started faster than from nothing
+    #[arg(long, value_enum, default_value_t = WarmApps::Fork, help_heading = OURS)]
+    pub(crate) warm_apps: WarmApps,
+
+    /// How log lines are written to stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Human, help_heading = OURS)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// What a SuperExec launches.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(crate) enum PluginType {
+    /// ClientApps, for a SuperNode
+    ClientApp,
+    /// ServerApps, for a SuperLink
+    ServerApp,
+    /// Simulations, for a SuperLink
+    Simulation,
+}
+
+impl PluginType {
+    /// What the launcher calls it.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::ClientApp => Kind::ClientApp,
+            Self::ServerApp => Kind::ServerApp,
+            Self::Simulation => Kind::Simulation,
+        }
+    }
+}
+
+/// How apps are started.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum WarmApps {
+    /// A new interpreter for every app
+    Off,
+    /// An interpreter is started ahead and waits for its app
+    Prestart,
+    /// Apps are forked off an interpreter that has Flower loaded
+    Fork,
+}

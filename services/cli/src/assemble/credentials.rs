@@ -1,0 +1,98 @@
+//! What a SuperNode's or SuperExec's flags say about whom it trusts and who it is.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use flwr_certs::{ClientTls, NodeKeyPair, NodePublicKey};
+use tracing::{debug, info, warn};
+
+use crate::{
+    args::supernode::{KeyFlags, SuperNodeOptions},
+    exit::{Code, Exit, sentence},
+};
+
+/// TLS to `server`, or none with `--insecure`.
+pub(super) fn load_client_tls(
+    insecure: bool,
+    root_certificates: Option<&OsStr>,
+    server: &str,
+) -> Result<Option<ClientTls>, Exit> {
+    if insecure {
+        if root_certificates.is_some() {
+            return Err(Exit::Problem(
+                "Conflicting options: `--insecure` does without TLS, but `--root-certificates` was also given. Leave \
+                 one of them out."
+                    .into(),
+            ));
+        }
+        warn!("Option `--insecure` was set. Starting insecure HTTP channel to {server}.");
+        return Ok(None);
+    }
+    let roots = root_certificates.map(PathBuf::from);
+    match &roots {
+        None => info!("Using system certificates"),
+        Some(path) if !path.is_file() => {
+            return Err(Exit::Problem(format!(
+                "Path argument `--root-certificates` does not point to a file: there is none at {}.",
+                path.display()
+            )));
+        }
+        Some(path) => debug!(
+            "Starting secure HTTPS channel to {server} with the certificates in {}.",
+            path.display()
+        ),
+    }
+    let tls = ClientTls::load(roots.as_deref(), None);
+    tls.map(Some)
+        .map_err(|error| Exit::Problem(format!("TLS cannot be set up: {}.", sentence(&error))))
+}
+
+/// The node's key pair: the one in the files, or a new one.
+pub(super) fn load_keys(options: &SuperNodeOptions) -> Result<NodeKeyPair, Exit> {
+    match options.keys() {
+        KeyFlags::Neither => {
+            debug!("This node proves itself with a key that was made for this start");
+            NodeKeyPair::generate().map_err(|error| Exit::because(&error))
+        }
+        KeyFlags::One => Err(Exit::Code(
+            Code::NODE_KEYS_REQUIRED,
+            "Only one of the two key files is given.".into(),
+        )),
+        KeyFlags::Both(private, public) => load_pair(private, public),
+    }
+}
+
+fn load_pair(private: &Path, public: &Path) -> Result<NodeKeyPair, Exit> {
+    let invalid = |context: String| Exit::Code(Code::NODE_KEYS_INVALID, context);
+    let pair = NodeKeyPair::load(private).map_err(|error| {
+        let why = sentence(&error);
+        invalid(format!(
+            "Unable to parse the private key file {}: {why}.",
+            private.display()
+        ))
+    })?;
+    let text = fs::read_to_string(public).map_err(|error| {
+        invalid(format!(
+            "Unable to parse the public key file {}: {error}.",
+            public.display()
+        ))
+    })?;
+    let key = NodePublicKey::from_openssh(text.trim()).map_err(|error| {
+        invalid(format!(
+            "Unable to parse the public key file {}: {error}.",
+            public.display()
+        ))
+    })?;
+    if key != *pair.public() {
+        return Err(invalid(format!(
+            "The public key in {} does not belong to the private key in {}.",
+            public.display(),
+            private.display()
+        )));
+    }
+    info!("Node key {}", key.fingerprint());
+    Ok(pair)
+}

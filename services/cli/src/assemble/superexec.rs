@@ -1,0 +1,255 @@
+//! A SuperExec, from flags to farewell.
+
+use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+
+use flwr_api::appio::{AppIo, AppIoClient};
+use flwr_certs::{ClientTls, JoinSecret};
+use flwr_compat_grpc::{
+    Buffers, CallerAuth, Dialect, GrpcListener, Holds, Limits,
+    client::{Credentials, GrpcConnector},
+    f1::{
+        AppIoF1, ClientAppIoF1, SimulationIoF1,
+        ask::{AppIoAsker, AppIoService},
+    },
+};
+use flwr_state::SystemEntropy;
+use flwr_superexec::{Config, Endpoint, Launcher, Opened, Output, Reach, Relay, Warm};
+use flwr_transport::{Acceptor, Drain, Policy, Redial};
+use rustix::process::{Pid, test_kill_process};
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use super::{credentials::load_client_tls, serve::Serving};
+use crate::{
+    address::Address,
+    args::{
+        superexec::{PluginType, SuperExecOptions, WarmApps},
+        superlink::Transport,
+    },
+    exit::{Exit, sentence},
+    home,
+    launch::JOIN_SECRET_VARIABLE,
+    listen::{Binder, Listener},
+    signals::Signals,
+};
+
+/// What a SuperExec works with; everything in it is checked.
+struct Parts {
+    daemon: Address,
+    tls: Option<ClientTls>,
+    join_secret: Option<JoinSecret>,
+    flwr_dir: PathBuf,
+    health: Option<Listener>,
+}
+
+/// Runs a SuperExec until a signal ends it, or its parent is gone.
+///
+/// # Errors
+/// When it cannot start.
+pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
+    let signals = Signals::catch().map_err(|error| Exit::because(&error))?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        "Starting Flower SuperExec"
+    );
+    let parts = prepare(&options).await?;
+    let drain = Drain::new();
+    let mut serving = Serving::new(drain.clone(), 0);
+    if let Some(health) = parts.health {
+        serving.health(health)?;
+    }
+    let service = service(options.plugin_type);
+    let reach = match (&parts.tls, options.warm_apps) {
+        (None, WarmApps::Off | WarmApps::Fork) => Reach::Direct(parts.daemon.to_string()),
+        _ => Reach::Relayed(Arc::new(Loopback(service))),
+    };
+    let config = Config {
+        kind: options.plugin_type.kind(),
+        flwr_dir: parts.flwr_dir,
+        path: std::env::var_os("PATH").unwrap_or_default(),
+        apps_max: APPS_MAX,
+        warm: match options.warm_apps {
+            WarmApps::Off => Warm::Off,
+            WarmApps::Prestart => Warm::Prestart,
+            WarmApps::Fork => Warm::Fork,
+        },
+        idle_max: IDLE_MAX,
+    };
+    let output = Output::stdio().map_err(|error| Exit::because(&error))?;
+    let client = client(parts.daemon, parts.tls, parts.join_secret, service);
+    let launcher = Launcher::new(config, reach, client, output);
+    let launcher = launcher.map_err(|error| Exit::Problem(format!("{}.", sentence(&error))))?;
+    run_until_signal(launcher, serving, drain, signals, options.parent_pid).await;
+    info!("SuperExec terminated gracefully.");
+    Ok(())
+}
+
+async fn prepare(options: &SuperExecOptions) -> Result<Parts, Exit> {
+    if options.appio_transport == Transport::Quic {
+        return Err(Exit::Problem(
+            "`--appio-transport quic` comes in a later release: give `grpc`, the only one so far."
+                .into(),
+        ));
+    }
+    let daemon = Address::parse(&options.appio_api_address)?;
+    let roots = options.root_certificates.as_deref();
+    let tls = load_client_tls(options.insecure, roots, &options.appio_api_address)?;
+    let join_secret = load_join_secret(options)?;
+    let flwr_dir = home::flower(options.flwr_dir.as_deref())?;
+    let health = options.health_server_address.as_deref();
+    let health = match health.map(Address::parse).transpose()? {
+        Some(address) => {
+            let mut binder = Binder::default();
+            Some(binder.bind(address, "--health-server-address").await?)
+        }
+        None => None,
+    };
+    Ok(Parts {
+        daemon,
+        tls,
+        join_secret,
+        flwr_dir,
+        health,
+    })
+}
+
+fn load_join_secret(options: &SuperExecOptions) -> Result<Option<JoinSecret>, Exit> {
+    let problem = |source: &str, error: &dyn std::error::Error| {
+        Exit::Problem(format!("{source}: {}.", sentence(error)))
+    };
+    if let Some(file) = &options.appio_join_secret_file {
+        let loaded = JoinSecret::load(file)
+            .map_err(|error| problem("`--appio-join-secret-file`", &error))?;
+        if let Some(warning) = loaded.warning {
+            warn!("{warning}");
+        }
+        return Ok(Some(loaded.secret));
+    }
+    match std::env::var(JOIN_SECRET_VARIABLE) {
+        Ok(secret) if !secret.is_empty() => {
+            let secret = JoinSecret::parse(&secret);
+            secret
+                .map(Some)
+                .map_err(|error| problem(JOIN_SECRET_VARIABLE, &error))
+        }
+        _ => Ok(None),
+    }
+}
+
+async fn run_until_signal(
+    launcher: Launcher,
+    serving: Serving,
+    drain: Drain,
+    mut signals: Signals,
+    parent: Option<i32>,
+) {
+    let serving = tokio::spawn(serving.until_drained());
+    let launching = tokio::spawn(launcher.run(drain.clone()));
+    tokio::select! {
+        biased;
+        signal = signals.next() => info!(signal = signal.name(), "Shutting down"),
+        () = gone(parent) => {
+            // Its apps notice that this process is gone, and end.
+            warn!("The process that started this SuperExec is gone; ending");
+            std::process::exit(0);
+        }
+    }
+    drain.begin();
+    let second_signal = tokio::spawn(signals.die_on_next());
+    let _launched = launching.await;
+    let _served = serving.await;
+    second_signal.abort();
+}
+
+/// Completes when the process `parent` is gone; never without one. As in Flower, one that may not be signalled counts as
+/// gone.
+async fn gone(parent: Option<i32>) {
+    let Some(parent) = parent.and_then(Pid::from_raw) else {
+        return std::future::pending().await;
+    };
+    while test_kill_process(parent).is_ok() {
+        tokio::time::sleep(PARENT_PERIOD).await;
+    }
+}
+
+fn client(
+    daemon: Address,
+    tls: Option<ClientTls>,
+    join_secret: Option<JoinSecret>,
+    service: AppIoService,
+) -> AppIoClient {
+    let credentials = match &join_secret {
+        Some(secret) => Credentials::join_secret(secret),
+        None => Credentials::none(),
+    };
+    let Address { host, port } = daemon;
+    let asking = AppIoAsker(service);
+    let connector = GrpcConnector::new(host, port, tls, credentials, asking);
+    let caller = Redial::new(connector, Policy::default(), || {
+        flwr_state::fraction(&SystemEntropy)
+    });
+    AppIoClient::new(Arc::new(caller))
+}
+
+/// Endpoints on the loopback that speak one AppIo service in the clear.
+#[derive(Clone, Copy, Debug)]
+struct Loopback(AppIoService);
+
+impl Endpoint for Loopback {
+    fn open(&self, relay: Arc<Relay>) -> io::Result<Opened> {
+        let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.set_nonblocking(true)?;
+        let socket = TcpListener::from_std(socket)?;
+        let holds = Holds::default();
+        match self.0 {
+            AppIoService::ClientApp => serve(socket, ClientAppIoF1 { holds }, relay),
+            AppIoService::ServerApp => serve(socket, AppIoF1 { holds }, relay),
+            AppIoService::Simulation => serve(socket, SimulationIoF1 { holds }, relay),
+        }
+    }
+}
+
+fn serve<D: Dialect<AppIo>>(
+    socket: TcpListener,
+    dialect: D,
+    relay: Arc<Relay>,
+) -> io::Result<Opened> {
+    let limits = Limits {
+        connections_max: 16,
+        ..Limits::default()
+    };
+    let auth = CallerAuth::none();
+    let listener = GrpcListener::new(socket, None, auth, dialect, limits, Buffers::new(0))?;
+    let address = listener.local_addr().to_string();
+    let closing = Closing(Drain::new());
+    let drain = closing.0.clone();
+    tokio::spawn(async move { listener.serve(relay, drain).await });
+    Ok(Opened {
+        address,
+        guard: Box::new(closing),
+    })
+}
+
+/// Closes a listener when it is dropped.
+struct Closing(Drain);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.begin();
+    }
+}
+
+fn service(plugin: PluginType) -> AppIoService {
+    match plugin {
+        PluginType::ClientApp => AppIoService::ClientApp,
+        PluginType::ServerApp => AppIoService::ServerApp,
+        PluginType::Simulation => AppIoService::Simulation,
+    }
+}
+
+/// Apps that wait for work: the one after the next is started while the next one works.
+const IDLE_MAX: usize = 1;
+/// More runs at once than a machine bears; what bounds ClientApps is their SuperNode.
+const APPS_MAX: usize = 256;
+/// How often the parent is looked for (Flower 1.22, `supercore/app_utils.py`).
+const PARENT_PERIOD: Duration = Duration::from_millis(200);

@@ -1,0 +1,303 @@
+//! A SuperNode, from flags to farewell.
+//!
+//! Start-up goes in Flower's order: certificates, keys, node configuration, then the ports of ClientAppIo and health, then
+//! the SuperExec, and last the SuperLink, which is waited for however long it takes.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use flwr_api::{UserConfig, appio::Serve, fleet::FleetClient};
+use flwr_certs::{ClientTls, NodeKeyPair};
+use flwr_compat_grpc::{
+    Holds,
+    client::{Credentials, GrpcConnector, NodeSigner},
+    f1::{
+        ClientAppIoF1,
+        ask::{AdapterAsker, FleetAsker},
+    },
+};
+use flwr_state::{
+    Clock as _, DiskFabs, ObjectFiles, StoreError, SystemClock, SystemEntropy, files,
+};
+use flwr_supernode::{Config, SuperNode};
+use flwr_transport::{Drain, DynCaller, Policy, Redial};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{
+    appio,
+    credentials::{load_client_tls, load_keys},
+    serve::Serving,
+    superlink::crashed,
+};
+use crate::{
+    address::Address,
+    args::{
+        superexec::PluginType,
+        superlink::Transport,
+        supernode::{Carrier, SuperNodeOptions},
+    },
+    exit::{Code, Exit, sentence},
+    home,
+    launch::{Launches, SuperExec},
+    listen::{Binder, Listener},
+    signals::Signals,
+};
+
+/// What a SuperNode works with; everything in it is checked.
+struct Parts {
+    superlink: Address,
+    tls: Option<ClientTls>,
+    keys: NodeKeyPair,
+    node_config: UserConfig,
+    appio: Vec<appio::Port>,
+    own: Option<appio::OwnLauncher>,
+    health: Option<Listener>,
+    objects: ObjectFiles,
+    fabs: DiskFabs,
+}
+
+/// Runs a SuperNode until a signal ends it.
+///
+/// # Errors
+/// When it cannot start, the SuperLink refuses it, or a service ends by itself.
+pub(crate) async fn run(options: SuperNodeOptions) -> Result<(), Exit> {
+    let mut signals = Signals::catch().map_err(|error| Exit::because(&error))?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        "Starting Flower SuperNode"
+    );
+    let parts = tokio::select! {
+        biased;
+        signal = signals.next() => {
+            info!(signal = signal.name(), "Shutting down before serving");
+            info!("{FAREWELL}");
+            return Ok(());
+        }
+        parts = prepare(&options) => parts?,
+    };
+    run_until_signal(&options, parts, signals).await?;
+    info!("{FAREWELL}");
+    Ok(())
+}
+
+async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
+    check_available(options)?;
+    let superlink = Address::parse(&options.superlink).map_err(|_unparsable| {
+        let context = format!(
+            "SuperLink address ({}) cannot be parsed.",
+            options.superlink
+        );
+        Exit::Code(Code::ADDRESS_INVALID, context)
+    })?;
+    let roots = options.root_certificates.as_deref();
+    let tls = load_client_tls(options.insecure, roots, &options.superlink)?;
+    let keys = load_keys(options)?;
+    let node_config = load_node_config(options.node_config.as_deref())?;
+    let security = appio::Security::load(&options.appio, options.isolation)?;
+    let clientappio = Address::parse(options.clientappio_address())?;
+    let port = clientappio.port;
+    let health = options.health_server_address.as_deref();
+    let health = health.map(Address::parse).transpose()?;
+
+    let mut binder = Binder::default();
+    let (appio, own) = security.bind(CLIENTAPPIO, clientappio, &mut binder).await?;
+    let health = match health {
+        Some(address) => Some(binder.bind(address, "--health-server-address").await?),
+        None => None,
+    };
+    if let Some(health) = &health {
+        info!("Starting gRPC health server on {}", health.address);
+    }
+    let (objects, fabs) = open_stores(options, port).await?;
+    Ok(Parts {
+        superlink,
+        tls,
+        keys,
+        node_config,
+        appio,
+        own,
+        health,
+        objects,
+        fabs,
+    })
+}
+
+/// What comes in a later release is refused, never silently left out.
+fn check_available(options: &SuperNodeOptions) -> Result<(), Exit> {
+    if options.transport == Transport::Quic {
+        return Err(Exit::Problem(
+            "`--transport quic` comes in a later release: give `--transport grpc`, the only one so far.".into(),
+        ));
+    }
+    if options.carrier() == Carrier::Rest {
+        if !options.superlink.starts_with("http") {
+            return Err(Exit::Code(
+                Code::REST_ADDRESS_INVALID,
+                format!("The address is {}.", options.superlink),
+            ));
+        }
+        return Err(Exit::Problem(
+            "`--rest` comes in a later release: leave it out to speak gRPC.".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Pairs, or a TOML file.
+fn load_node_config(given: Option<&str>) -> Result<UserConfig, Exit> {
+    let Some(text) = given.filter(|text| !text.trim().is_empty()) else {
+        return Ok(UserConfig::new());
+    };
+    let refuse = |why: String| Exit::Problem(format!("`--node-config`: {why}."));
+    if flwr_fab::names_file(text) {
+        let file = fs::read_to_string(text.trim())
+            .map_err(|error| refuse(format!("{} cannot be read: {error}", text.trim())))?;
+        return flwr_fab::parse_config_toml(&file).map_err(|error| refuse(sentence(&error)));
+    }
+    flwr_fab::parse_config_args(text).map_err(|error| refuse(sentence(&error)))
+}
+
+async fn open_stores(
+    options: &SuperNodeOptions,
+    port: u16,
+) -> Result<(ObjectFiles, DiskFabs), Exit> {
+    let home = home::flower(options.flwr_dir.as_deref())?.join("supernode");
+    let folder: PathBuf = match &options.data_dir {
+        Some(folder) => folder.clone(),
+        None => home.join(format!("data-{port}")),
+    };
+    let config = files::Config {
+        quota_bytes: options.data_quota,
+        free_bytes_min: FREE_BYTES_MIN,
+        durable: false,
+    };
+    let opened = tokio::task::spawn_blocking(move || ObjectFiles::open(&folder, config)).await;
+    let objects = opened
+        .unwrap_or(Err(StoreError::Stopped))
+        .map_err(|error| Exit::Problem(format!("`--data-dir`: {}.", sentence(&error))))?;
+    Ok((objects, DiskFabs::new(home.join("ffs"))))
+}
+
+/// Serves and works; then leaves the SuperLink, ends children, and finishes the calls under way.
+async fn run_until_signal(
+    options: &SuperNodeOptions,
+    mut parts: Parts,
+    mut signals: Signals,
+) -> Result<(), Exit> {
+    let drain = Drain::new();
+    let own = parts.own.take();
+    let superexec = own.map(|own| superexec(options, &own)).transpose()?;
+    let mut serving = Serving::new(drain.clone(), KEPT_BUFFER_BYTES);
+    if let Some(health) = parts.health.take() {
+        serving.health(health)?;
+    }
+    let ports = std::mem::take(&mut parts.appio);
+    let exit = CancellationToken::new();
+    let node = supernode(options, parts, exit.clone());
+    for port in ports {
+        let handler = Arc::new(Serve(node.appio(port.launchers)));
+        let holds = Holds::default();
+        serving.appio(port, ClientAppIoF1 { holds }, &handler)?;
+    }
+    let mut serving = tokio::spawn(serving.until_drained());
+    let launching = superexec.map(|superexec| tokio::spawn(superexec.supervise(drain.clone())));
+    let mut working = tokio::spawn({
+        let drain = drain.clone();
+        async move { node.run(&drain).await }
+    });
+
+    let outcome = tokio::select! {
+        biased;
+        signal = signals.next() => {
+            info!(signal = signal.name(), "Shutting down");
+            Ok(())
+        }
+        () = exit.cancelled() => {
+            info!("The SuperLink's adapter has told this SuperNode to end");
+            Ok(())
+        }
+        ended = &mut serving => Err(match ended {
+            Ok(Err(exit)) => exit,
+            _ => crashed("The services ended without being asked to."),
+        }),
+        ended = &mut working => Err(match ended {
+            Ok(Err(ended)) => Exit::Problem(format!("The SuperNode ends: {}.", sentence(&ended))),
+            _ => crashed("The node ended without being asked to."),
+        }),
+    };
+    drain.begin();
+    let second_signal = tokio::spawn(signals.die_on_next());
+    if !working.is_finished() {
+        let _left = working.await;
+    }
+    if let Some(launching) = launching {
+        let _ended = launching.await;
+    }
+    if !serving.is_finished() {
+        let _served = serving.await;
+    }
+    second_signal.abort();
+    outcome
+}
+
+fn superexec(options: &SuperNodeOptions, own: &appio::OwnLauncher) -> Result<SuperExec, Exit> {
+    SuperExec::own(Launches {
+        plugin: PluginType::ClientApp,
+        appio: &own.address,
+        join_secret: &own.secret,
+        flwr_dir: options.flwr_dir.as_deref(),
+        warm_apps: options.warm_apps,
+        log_format: options.log_format,
+    })
+}
+
+fn supernode(options: &SuperNodeOptions, parts: Parts, exit: CancellationToken) -> SuperNode {
+    let keys = parts.keys;
+    let credentials = Credentials::node(NodeSigner::new(keys, || SystemClock.now().seconds()));
+    let policy = Policy {
+        tries_max: options.max_retries.map(|retries| retries.saturating_add(1)),
+        time_max: options.max_wait_time,
+        ..Policy::default()
+    };
+    let gives_up = policy.tries_max.is_some() || policy.time_max.is_some();
+    let Address { host, port } = parts.superlink;
+    let tls = parts.tls;
+    let entropy = Arc::new(SystemEntropy);
+    let random = || flwr_state::fraction(&SystemEntropy);
+    let fleet: Arc<dyn DynCaller<_>> = match options.carrier() {
+        Carrier::GrpcAdapter => {
+            let connector =
+                GrpcConnector::new(host, port, tls, credentials, AdapterAsker::new(exit));
+            Arc::new(Redial::new(connector, policy, random))
+        }
+        Carrier::GrpcRere | Carrier::Rest => {
+            let connector = GrpcConnector::new(host, port, tls, credentials, FleetAsker);
+            Arc::new(Redial::new(connector, policy, random))
+        }
+    };
+    let config = Config {
+        node_config: parts.node_config,
+        apps_max: options.max_concurrent_apps,
+        gives_up,
+        ..Config::default()
+    };
+    SuperNode::new(
+        config,
+        FleetClient::new(fleet),
+        parts.objects,
+        parts.fabs,
+        Arc::new(SystemClock),
+        entropy,
+    )
+}
+
+/// Bytes of the disk that are left to others.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+/// Memory kept for the next objects that ClientApps hand in, in bytes.
+const KEPT_BUFFER_BYTES: usize = 32 << 20;
+/// How Flower names the API that a SuperNode serves.
+const CLIENTAPPIO: appio::Service = appio::Service {
+    starting: "Flower Deployment Runtime: Starting ClientAppIo API on",
+    flag: "--clientappio-api-address",
+};
+const FAREWELL: &str = "SuperNode terminated gracefully.";
