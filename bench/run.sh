@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the release binary, makes sure of a Python environment with stock Flower 1.22, and
-# measures one beside the other. Arguments go to bench/superlink.py: see `bash bench/run.sh --help`.
+# measures one beside the other. Arguments go to bench/compare.py: see `bash bench/run.sh --help`.
 #
 # FLWR_QUIC_BIN=PATH measures this binary instead of building one; FLWR_VENV=DIR uses this
 # Python environment instead of making one; so does scripts/demo.sh.
@@ -17,4 +17,4 @@ if [[ -z $SUBJECT && " $* " != *" --help "* && " $* " != *" --self-comparison "*
     SUBJECT=${CARGO_TARGET_DIR:-$REPOSITORY/target}/release/flwr-quic
 fi
 ensure_venv
-exec "$VENV/bin/python" "$REPOSITORY/bench/superlink.py" ${SUBJECT:+--subject "$SUBJECT"} "$@"
+exec "$VENV/bin/python" "$REPOSITORY/bench/compare.py" ${SUBJECT:+--subject "$SUBJECT"} "$@"

@@ -1,1 +1,1 @@
-"""Measures `flwr-quic superlink` beside stock `flower-superlink`; the command is `bench/superlink.py`."""
+"""Measures `flwr-quic superlink` beside stock `flower-superlink`; the command is `bench/compare.py`."""

@@ -17,7 +17,7 @@ class Figure:
 
     def target_text(self):
         """The target as it stands in the table."""
-        return f"<= {self.target:.2f}" if self.relative else f"<= {self.target:.1f} {self.unit}"
+        return f"<= {self.target:.2f}" if self.relative else f"<= {self.target:g} {self.unit}"
 
 
 FIGURES = {
@@ -26,6 +26,11 @@ FIGURES = {
     "bytes": Figure("server CPU per GB of objects, in and out", "s/GB", 2, 0.45),
     "memory": Figure("peak resident memory / distinct object bytes", "x", 2, 1.5, relative=False),
     "round": Figure("mean round in which nobody computes", "s", 2, 0.55),
+    "noop": Figure("median round without computing, all daemons", "s", 2, 1.0, relative=False),
+    "large": Figure("round of 400 MB to two nodes, all daemons", "s", 1, 0.5),
+    "node-memory": Figure("peak memory of a SuperNode, 2 GB message", "MB", 0, 150, relative=False),
+    "idle-memory": Figure("memory of an idle SuperNode", "MB", 1, 20, relative=False),
+    "idle-cpu": Figure("CPU of an idle SuperNode", "% of a core", 3, 0.1, relative=False),
 }
 
 
@@ -112,11 +117,11 @@ def _notes(samples):
         moved = [f"{label} {_median(many, 'gb_in_and_out'):.2f} GB" for label, many in samples["bytes"].items()]
         walls = [f"{label} {_median(many, 'wall_s'):.1f} s" for label, many in samples["bytes"].items()]
         notes.append(f"bytes: moved a round {', '.join(moved)}; wall clock {', '.join(walls)}")
-    if "round" in samples:
-        for label, many in samples["round"].items():
+    for name in ("round", "noop"):
+        for label, many in samples.get(name, {}).items():
             seconds = [second for one in many for second in one["seconds"]]
             shown = " ".join(f"{second:.1f}" for second in seconds)
-            notes.append(f"round: {label} {len(seconds)} rounds, {min(seconds):.2f} to {max(seconds):.2f} s: {shown}")
+            notes.append(f"{name}: {label} {len(seconds)} rounds, {min(seconds):.2f} to {max(seconds):.2f} s: {shown}")
     return notes
 
 

@@ -17,6 +17,7 @@ from .wire import Channel, make_fab, run_status, start_run
 NODES = 2
 APP = Path(__file__).resolve().parents[1] / "apps" / "noop"
 ROUND_S_MAX = 30
+ROUND_S_PER_MB_MAX = 0.3
 MARKER = re.compile(r"NOOP-ROUNDS (\[.*?\])")
 
 
@@ -26,17 +27,19 @@ def measure(kind, children, folder, rounds):
         nodes = [_spawn_node(server, children, folder, number) for number in range(NODES)]
         try:
             with Channel(server.control, server.tls_folder) as control:
-                return {"round": _run(server, control, rounds)}
+                return {"round": run(server, control, {"rounds": rounds, "nodes": NODES})}
         finally:
             for node in nodes:
                 children.stop(node)
 
 
-def _run(server, control, rounds):
-    run_id = start_run(control, make_fab(APP), {"rounds": rounds, "nodes": NODES})
+def run(server, control, config):
+    """One run of the app with these overrides."""
+    run_id = start_run(control, make_fab(APP), config)
     cpu, begin = machine.cpu_seconds(server.pid), time.monotonic()
-    limit = 60 + rounds * ROUND_S_MAX
-    what = f"{server.kind.label}: {rounds} rounds"
+    seconds_per_mb = config.get("array-bytes", 0) / 1e6 * ROUND_S_PER_MB_MAX
+    limit = 60 + config["rounds"] * (ROUND_S_MAX + seconds_per_mb)
+    what = f"{server.kind.label}: {config['rounds']} rounds"
     wait_for(lambda: run_status(control, run_id).status == "finished", limit, what, server.process, pause_s=1)
     cpu, wall = machine.cpu_seconds(server.pid) - cpu, time.monotonic() - begin
     status = run_status(control, run_id)

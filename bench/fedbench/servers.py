@@ -18,17 +18,20 @@ class Kind:
 
     label: str
     command: tuple
+    node_command: tuple
     can_hold: bool
 
     @classmethod
     def stock(cls, label="stock"):
         """`flower-superlink` of the Python environment that runs this program."""
-        return cls(label, (str(VENV_BIN / "flower-superlink"),), can_hold=False)
+        superlink, supernode = (str(VENV_BIN / f"flower-{name}") for name in ("superlink", "supernode"))
+        return cls(label, (superlink,), (supernode,), can_hold=False)
 
     @classmethod
     def ours(cls, program):
-        """`flwr-quic superlink` over gRPC."""
-        return cls("ours", (str(program), "superlink", "--transport", "grpc"), can_hold=True)
+        """`flwr-quic superlink` and `flwr-quic supernode` over gRPC."""
+        superlink = (str(program), "superlink", "--transport", "grpc")
+        return cls("ours", superlink, (str(program), "supernode"), can_hold=True)
 
 
 class Server:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures `flwr-quic superlink` beside stock `flower-superlink` 1.22 in one run.
+"""Measures flwr-quic beside stock Flower 1.22 in one run: the SuperLink alone, or whole federations.
 
 Run it with the Python of an environment that has flwr==1.22.0; `bench/run.sh` sees to that
 and to the release build. bench/README.md says what each figure means.
@@ -15,8 +15,14 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ("pull", "heartbeat", "bytes", "memory", "round")
-TIME_LIMIT_S = 1500
+SUPERLINK = ("pull", "heartbeat", "bytes", "memory", "round")
+"""Figures of the SuperLink, with stock SuperNodes and clients around it."""
+
+NODES = ("noop", "large", "node-memory", "idle-memory", "idle-cpu")
+"""Figures of whole federations, ours throughout or stock throughout."""
+
+FIGURES = (*SUPERLINK, *NODES)
+TIME_LIMIT_S = 2400
 
 
 class TimeLimit(Exception):
@@ -43,7 +49,7 @@ def main():
     stock = servers.Kind.stock()
     ours = servers.Kind.stock("ours") if options.self_comparison else servers.Kind.ours(options.subject)
     facts = machine.facts(None if options.self_comparison else options.subject)
-    command = shlex.join(["bench/superlink.py", *sys.argv[1:]])
+    command = shlex.join(["bench/compare.py", *sys.argv[1:]])
     begin, ticks = time.monotonic(), machine.busy_ticks()
     try:
         samples = measure(options, stock, ours)
@@ -64,7 +70,7 @@ def main():
 
 def measure(options, stock, ours):
     """All samples: {figure: {label: [{"value": ...}, ...]}}, in the order of FIGURES."""
-    from fedbench import calls, machine, processes, report, rounds, tls, transfer
+    from fedbench import calls, machine, nodes, processes, report, rounds, tls, transfer
 
     samples = {}
     with tempfile.TemporaryDirectory(prefix="flwr-bench-") as name, processes.Children() as children:
@@ -92,6 +98,16 @@ def measure(options, stock, ours):
                 pair(number, lambda kind: transfer.measure(kind, children, folder, size))
             if "round" in options.only and number < options.round_repeats:
                 pair(number, lambda kind: rounds.measure(kind, children, folder, options.rounds))
+            if number < options.round_repeats:
+                if "noop" in options.only:
+                    pair(number, lambda kind: nodes.measure_rounds(kind, children, folder, options.rounds))
+                if "large" in options.only:
+                    pair(number, lambda kind: nodes.measure_large_round(kind, children, folder, 400))
+            if number == 0:
+                if "node-memory" in options.only:
+                    pair(number, lambda kind: nodes.measure_node_memory(kind, children, folder, 2000))
+                if {"idle-memory", "idle-cpu"} & set(options.only):
+                    pair(number, lambda kind: nodes.measure_idle(kind, children, folder))
     return {figure: samples[figure] for figure in FIGURES if figure in samples}
 
 
@@ -99,7 +115,8 @@ def parse(arguments):
     """The options; `--quick` only changes defaults."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--only", type=_figures, default=list(FIGURES), metavar="LIST", help=f"comma-separated: {','.join(FIGURES)}")
+    help_only = f"comma-separated: {','.join(FIGURES)}; `superlink` and `nodes` stand for their groups (superlink)"
+    add("--only", type=_figures, default=list(SUPERLINK), metavar="LIST", help=help_only)
     add("--repeats", type=_positive, metavar="N", help="fresh pairs of servers for each figure (3; quick 1)")
     add("--calls", type=_positive, metavar="N", help="calls a sample, for pull and heartbeat (2000; quick 1000)")
     add("--calls-tls", action=argparse.BooleanOptionalAction, default=True, help="pull and heartbeat over TLS")
@@ -124,7 +141,9 @@ def parse(arguments):
 
 
 def _figures(text):
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    groups = {"superlink": SUPERLINK, "nodes": NODES}
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name for one in asked for name in groups.get(one, (one,))]
     for name in names:
         if name not in FIGURES:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FIGURES)}")
