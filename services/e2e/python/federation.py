@@ -35,12 +35,16 @@ from flwr.proto.serverappio_pb2 import GetNodesRequest
 from flwr.proto.serverappio_pb2_grpc import ServerAppIoStub
 
 from harness import (
+    OURS,
     REPOSITORY,
     START_SECONDS,
+    STOCK,
     VENV_BIN,
+    AppIoTls,
     Certificates,
     Process,
     SuperLink,
+    binary,
     environment,
     free_port,
     plain,
@@ -60,7 +64,8 @@ SIMULATED_NODES = 2
 
 
 class SuperNode(Process):
-    """A stock ``flower-supernode``; in process isolation with a SuperExec of its own."""
+    """A SuperNode, ``flower-supernode`` unless ``kind`` is ours; in process isolation with a
+    SuperExec of its own, whose kind is ``launcher``."""
 
     def __init__(
         self,
@@ -70,19 +75,31 @@ class SuperNode(Process):
         config: str = "",
         isolation: str = "subprocess",
         args: Sequence[object] = (),
+        kind: str = STOCK,
+        launcher: str = STOCK,
+        appio: Optional[AppIoTls] = None,
     ) -> None:
         self.home = Path(directory) / f"{name}-home"
         self.home.mkdir(parents=True, exist_ok=True)
         self.clientappio = f"127.0.0.1:{free_port()}"
-        argv: list[object] = [VENV_BIN / "flower-supernode", "--superlink", link.fleet]
+        argv: list[object] = [*supernode_command(kind), "--superlink", link.fleet]
         argv += ["--clientappio-api-address", self.clientappio, "--isolation", isolation]
         argv += ["--insecure"] if link.tls is None else ["--root-certificates", link.tls.ca]
         argv += ["--node-config", config] if config else []
-        super().__init__(name, [*argv, *args], directory, environment(self.home))
+        argv += appio.server_flags() if appio is not None else []
+        self.command = [*argv, *args]
+        self.directory = directory
+        super().__init__(name, self.command, directory, environment(self.home))
         self.superexec: Optional[Process] = None
         if isolation == "process":
             self.superexec = superexec(
-                "clientapp", self.clientappio, directory, self.home, name=f"{name}-superexec"
+                "clientapp",
+                self.clientappio,
+                directory,
+                self.home,
+                name=f"{name}-superexec",
+                kind=launcher,
+                appio=appio,
             )
 
     def close(self) -> None:
@@ -91,18 +108,40 @@ class SuperNode(Process):
             self.superexec.close()
         super().close()
 
+    def again(self) -> Process:
+        """Start it once more, after it has ended, with the same command line."""
+        return Process(f"{self.name}-again", self.command, self.directory, environment(self.home))
+
     def events(self, event: str) -> list[dict[str, Any]]:
         """What its ClientApps have emitted so far (they log into the launcher's log)."""
         launcher = self.superexec or self
         return [found for found in parse_events(launcher.log) if found["event"] == event]
 
 
+def supernode_command(kind: str) -> list[str]:
+    """The command line of a SuperNode without its flags."""
+    if kind == STOCK:
+        return [str(VENV_BIN / "flower-supernode")]
+    return [str(binary()), "supernode"]
+
+
 def superexec(
-    plugin: str, address: str, directory: Path, home: Path, name: str = "superexec"
+    plugin: str,
+    address: str,
+    directory: Path,
+    home: Path,
+    name: str = "superexec",
+    kind: str = STOCK,
+    appio: Optional[AppIoTls] = None,
+    args: Sequence[object] = (),
 ) -> Process:
-    """A stock ``flower-superexec`` for process isolation."""
-    argv = [VENV_BIN / "flower-superexec", "--insecure", "--plugin-type", plugin]
-    return Process(name, [*argv, "--appio-api-address", address], directory, environment(home))
+    """A SuperExec for process isolation, ``flower-superexec`` unless ``kind`` is ours."""
+    argv: list[object] = [VENV_BIN / "flower-superexec"]
+    if kind == OURS:
+        argv = [binary(), "superexec"]
+    argv += ["--insecure"] if appio is None else appio.launcher_flags()
+    argv += ["--plugin-type", plugin, "--appio-api-address", address, *args]
+    return Process(name, argv, directory, environment(home))
 
 
 # -- the command line ---------------------------------------------------------------------------
@@ -362,11 +401,31 @@ def _empty_fab() -> Fab:
 # -- all of it ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Cast:
+    """Whose program plays each role; the launchers count in process isolation only."""
+
+    superlink: Optional[str] = None
+    supernode: str = STOCK
+    server_launcher: str = STOCK
+    client_launcher: str = STOCK
+
+    @property
+    def server_tls(self) -> bool:
+        """Whether ServerAppIo can be encrypted: stock programs can neither serve nor ask so."""
+        return self.superlink != STOCK and self.server_launcher == OURS
+
+    @property
+    def client_tls(self) -> bool:
+        """Whether ClientAppIo can be encrypted."""
+        return self.supernode == OURS and self.client_launcher == OURS
+
+
 class Federation:
     """A SuperLink with SuperNodes, all online on entry, all ended on exit.
 
     Node ``i`` of ``n`` gets the node config ``partition-id=i num-partitions=n``. ``node_isolation``
-    is the SuperLink's unless given.
+    is the SuperLink's unless given. ``cast`` says whose program plays each role.
     """
 
     def __init__(
@@ -378,9 +437,20 @@ class Federation:
         node_isolation: Optional[str] = None,
         superlink_args: Sequence[object] = (),
         node_args: Sequence[object] = (),
+        cast: Optional["Cast"] = None,
+        appio: Optional[AppIoTls] = None,
     ) -> None:
         self.directory = directory
-        self.link = SuperLink(directory, tls=tls, isolation=isolation, args=superlink_args)
+        self.cast = cast or Cast()
+        self.appio = appio
+        self.link = SuperLink(
+            directory,
+            tls=tls,
+            isolation=isolation,
+            args=superlink_args,
+            kind=self.cast.superlink,
+            appio=appio if self.cast.server_tls and isolation == "process" else None,
+        )
         self.node_isolation = node_isolation or isolation
         self.node_count = nodes
         self.node_args = list(node_args)
@@ -399,8 +469,17 @@ class Federation:
 
     def add_node(self, name: str, config: str = "", args: Sequence[object] = ()) -> SuperNode:
         """Start one more SuperNode; the federation ends it."""
+        is_encrypted = self.cast.client_tls and self.node_isolation == "process"
         node = SuperNode(
-            self.link, self.directory, name, config, self.node_isolation, [*self.node_args, *args]
+            self.link,
+            self.directory,
+            name,
+            config,
+            self.node_isolation,
+            [*self.node_args, *args],
+            kind=self.cast.supernode,
+            launcher=self.cast.client_launcher,
+            appio=self.appio if is_encrypted else None,
         )
         self._stack.callback(node.close)
         self.nodes.append(node)
@@ -424,7 +503,12 @@ class Federation:
         self.link.start()
         if self.link.isolation == "process":
             self.superexec = superexec(
-                "serverapp", self.link.serverappio, self.directory, self.link.home
+                "serverapp",
+                self.link.serverappio,
+                self.directory,
+                self.link.home,
+                kind=self.cast.server_launcher,
+                appio=self.link.appio,
             )
             self._stack.callback(self.superexec.close)
         for index in range(self.node_count):

@@ -317,12 +317,50 @@ def _certificate(
     return builder.sign(signer, hashes.SHA256())
 
 
+@dataclass(frozen=True)
+class AppIoTls:
+    """TLS of an AppIo service, and the secret that lets launchers in."""
+
+    certificates: Certificates
+    secret: Path
+
+    def server_flags(self) -> list[object]:
+        """For the daemon that serves it."""
+        files = self.certificates
+        return [
+            "--appio-ssl-ca-certfile", files.ca,
+            "--appio-ssl-certfile", files.cert,
+            "--appio-ssl-keyfile", files.key,
+            "--appio-join-secret-file", self.secret,
+        ]  # fmt: skip
+
+    def launcher_flags(self) -> list[object]:
+        """For a SuperExec of ours that reaches it."""
+        return [
+            "--root-certificates", self.certificates.ca,
+            "--appio-join-secret-file", self.secret,
+        ]  # fmt: skip
+
+
+def make_appio_tls(directory: Path, certificates: Certificates) -> AppIoTls:
+    """The given certificates with a fresh join secret."""
+    secret = directory / "join-secret"
+    if not secret.exists():
+        secret.write_text(os.urandom(32).hex() + "\n", encoding="ascii")
+        secret.chmod(0o600)
+    return AppIoTls(certificates, secret)
+
+
 # -- the SuperLink under test -------------------------------------------------------------------
 
 
-def superlink_command() -> list[str]:
-    """The command line of the SuperLink under test, without its flags."""
-    if REFERENCE:
+STOCK, OURS = "stock", "ours"
+"""Whose program plays a role: Flower's from PyPI, or the one under test."""
+
+
+def superlink_command(kind: Optional[str] = None) -> list[str]:
+    """The command line of a SuperLink, of the one under test by default, without its flags."""
+    if kind == STOCK or (kind is None and REFERENCE):
         return [str(VENV_BIN / "flower-superlink")]
     return [str(binary()), "superlink", "--transport", "grpc"]
 
@@ -351,7 +389,8 @@ class SuperLink:
     ``tls`` is a ``Certificates`` for Control and Fleet, or ``None`` for ``--insecure``. Addresses
     are ``127.0.0.1:port`` strings: ``serverappio``, ``fleet``, ``control`` and ``health`` (``None``
     unless asked for). With ``simulation`` there are ``simulationio`` and ``control`` only. ``args``
-    are appended to the command line as they are.
+    are appended to the command line as they are. ``appio`` is the TLS of ServerAppIo, which only
+    ours has.
     """
 
     def __init__(
@@ -363,11 +402,15 @@ class SuperLink:
         simulation: bool = False,
         args: Sequence[object] = (),
         env: Optional[dict[str, str]] = None,
+        kind: Optional[str] = None,
+        appio: Optional["AppIoTls"] = None,
     ) -> None:
         self.directory = Path(directory)
         self.simulation = simulation
         self.simulationio = f"127.0.0.1:{free_port()}"
         self.tls = tls
+        self.kind = kind
+        self.appio = appio
         self.isolation = isolation
         self.home = self.directory / "superlink-home"
         self.home.mkdir(parents=True, exist_ok=True)
@@ -414,7 +457,9 @@ class SuperLink:
             flags += ["--simulation", "--simulationio-api-address", self.simulationio]
         if self.health is not None:
             flags += ["--health-server-address", self.health]
-        return [*superlink_command(), *(str(flag) for flag in [*flags, *self.args])]
+        if self.appio is not None:
+            flags += self.appio.server_flags()
+        return [*superlink_command(self.kind), *(str(flag) for flag in [*flags, *self.args])]
 
     def launch(self) -> Process:
         """Start the program without waiting for its ports (for starts that must fail)."""
