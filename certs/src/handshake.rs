@@ -105,16 +105,22 @@ impl HandshakeError {
             Some(other) => Self::Unusable {
                 why: other.to_string(),
             },
-            None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
-            None => Self::Io {
-                why: error.to_string(),
+            None => match error.kind() {
+                io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::UnexpectedEof => Self::Closed,
+                _other => Self::Io {
+                    why: error.to_string(),
+                },
             },
         }
     }
 
     fn certificate(trust: &Trust, host: &str, problem: &CertificateError) -> Self {
         match problem {
-            CertificateError::UnknownIssuer => Self::UnknownCa {
+            // The signature is another key's if the CA only has the name of the one that signed.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownCa {
                 file: match trust {
                     Trust::File(path) => Some(path.clone()),
                     Trust::System => None,
