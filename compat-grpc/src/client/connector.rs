@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::asking::Asking;
 use super::caller::{Connection, GrpcCaller, Target};
 use super::credentials::Credentials;
-use super::dial::dial;
+use super::dial::{DialError, dial};
 use super::greeting::Greeted;
 use super::reply::Bounds;
 use super::request::RequestBody;
@@ -178,7 +179,13 @@ impl<P: Protocol, A: Asking<P>> Connector<P> for GrpcConnector<A> {
     async fn connect(&self) -> Result<GrpcCaller<A>, ConnectError> {
         let target = self.target()?;
         let tcp = dial(&self.host, self.port, self.settings.connect).await;
-        let tcp = tcp.map_err(|error| self.failed(true, error))?;
+        let tcp = tcp.map_err(|error| match error {
+            // There is no need to name an address twice.
+            DialError::Refused { source, .. } if self.host.parse::<IpAddr>().is_ok() => {
+                self.failed(true, source)
+            }
+            error => self.failed(true, error),
+        })?;
         let addr = tcp.peer_addr().map_err(|error| self.failed(true, error))?;
         let connection = Arc::<Connection>::default();
         // What was begun ends if this future does.

@@ -20,7 +20,7 @@ pub(super) enum DialError {
     Lookup(io::Error),
     #[error("its name has no address")]
     NoAddress,
-    #[error("{source} ({addr})")]
+    #[error("{addr} says {source}")]
     Refused { addr: SocketAddr, source: io::Error },
     #[error("no answer within {0:?}")]
     Silent(Duration),

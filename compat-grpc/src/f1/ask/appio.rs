@@ -78,11 +78,11 @@ fn client_app(request: Request, token: String, body_bytes: Option<u64>) -> Optio
             };
             asked(service, "PushMessage", &message, pushed)
         }
-        Request::PullMessages(_) => {
+        Request::PullMessages(call) => {
             let message = pb::PullAppMessagesRequest {
                 token,
                 message_ids: Vec::new(),
-                run_id: 0,
+                run_id: call.run.0,
             };
             asked(service, "PullMessage", &message, pulled)
         }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use flwr_api::fleet::{Fleet, Pushed, Request, Response};
-use flwr_api::{MessageId, NodeId, ObjectId, RunId};
+use flwr_api::{FabHash, MessageId, NodeId, ObjectId, RunId};
 use flwr_proto::v1_22 as pb;
 use flwr_transport::{Bearer, Protocol, Reply, Status};
 use prost::Message;
@@ -36,14 +36,7 @@ impl Asking<Fleet> for FleetAsker {
 
 fn ask(request: Request, body_bytes: Option<u64>) -> Asked<Fleet> {
     match request {
-        Request::CreateNode(call) => {
-            let heartbeat_interval = call.heartbeat_interval;
-            let message = pb::CreateNodeRequest { heartbeat_interval };
-            asked("CreateNode", &message, |answer| {
-                let answer: pb::CreateNodeResponse = parse(answer)?;
-                read::node(answer.node).map(Response::CreateNode)
-            })
-        }
+        Request::CreateNode(call) => create_node(call.heartbeat_interval),
         Request::DeleteNode(call) => {
             let node = some(call.node);
             asked("DeleteNode", &pb::DeleteNodeRequest { node }, |answer| {
@@ -68,31 +61,8 @@ fn ask(request: Request, body_bytes: Option<u64>) -> Asked<Fleet> {
             };
             asked("PushMessages", &message, pushed)
         }
-        Request::GetRun(call) => {
-            let message = pb::GetRunRequest {
-                node: some(call.node),
-                run_id: call.run.0,
-            };
-            asked("GetRun", &message, |answer| {
-                let answer: pb::GetRunResponse = parse(answer)?;
-                answer
-                    .run
-                    .map(read::node_run)
-                    .transpose()
-                    .map(Response::GetRun)
-            })
-        }
-        Request::GetFab(call) => {
-            let message = pb::GetFabRequest {
-                node: some(call.node),
-                hash_str: call.hash.to_string(),
-                run_id: call.run.0,
-            };
-            asked("GetFab", &message, |answer| {
-                let answer: pb::GetFabResponse = parse(answer)?;
-                read::fab(answer.fab).map(Response::GetFab)
-            })
-        }
+        Request::GetRun(call) => get_run(call.node, call.run),
+        Request::GetFab(call) => get_fab(call.node, call.run, call.hash),
         Request::PushObject(call) => {
             let node = some(call.node);
             push_object(
@@ -108,17 +78,7 @@ fn ask(request: Request, body_bytes: Option<u64>) -> Asked<Fleet> {
             let node = some(call.node);
             pull_object(SERVICE, node, call.run, call.object, Response::PullObject)
         }
-        Request::ConfirmMessage(call) => {
-            let message = pb::ConfirmMessageReceivedRequest {
-                node: some(call.node),
-                run_id: call.run.0,
-                message_object_id: call.message.to_string(),
-            };
-            asked("ConfirmMessageReceived", &message, |answer| {
-                let pb::ConfirmMessageReceivedResponse {} = parse(answer)?;
-                Ok(Response::ConfirmMessage(()))
-            })
-        }
+        Request::ConfirmMessage(call) => confirm(call.node, call.run, call.message),
     }
 }
 
@@ -134,6 +94,50 @@ fn asked(
 
 fn some(node: NodeId) -> Option<pb::Node> {
     Some(convert::node(node))
+}
+
+fn create_node(heartbeat_interval: f64) -> Asked<Fleet> {
+    let message = pb::CreateNodeRequest { heartbeat_interval };
+    asked("CreateNode", &message, |answer| {
+        let answer: pb::CreateNodeResponse = parse(answer)?;
+        read::node(answer.node).map(Response::CreateNode)
+    })
+}
+
+fn get_run(node: NodeId, run: RunId) -> Asked<Fleet> {
+    let message = pb::GetRunRequest {
+        node: some(node),
+        run_id: run.0,
+    };
+    asked("GetRun", &message, |answer| {
+        let answer: pb::GetRunResponse = parse(answer)?;
+        let run = answer.run.map(read::node_run).transpose()?;
+        Ok(Response::GetRun(run))
+    })
+}
+
+fn get_fab(node: NodeId, run: RunId, hash: FabHash) -> Asked<Fleet> {
+    let message = pb::GetFabRequest {
+        node: some(node),
+        hash_str: hash.to_string(),
+        run_id: run.0,
+    };
+    asked("GetFab", &message, |answer| {
+        let answer: pb::GetFabResponse = parse(answer)?;
+        read::fab(answer.fab).map(Response::GetFab)
+    })
+}
+
+fn confirm(node: NodeId, run: RunId, message: ObjectId) -> Asked<Fleet> {
+    let message = pb::ConfirmMessageReceivedRequest {
+        node: some(node),
+        run_id: run.0,
+        message_object_id: message.to_string(),
+    };
+    asked("ConfirmMessageReceived", &message, |answer| {
+        let pb::ConfirmMessageReceivedResponse {} = parse(answer)?;
+        Ok(Response::ConfirmMessage(()))
+    })
 }
 
 /// The only call whose deadline stock nodes tell.

@@ -24,7 +24,7 @@ pub(super) fn refused(status: &tonic::Status) -> Status {
     else {
         return Status::new(from_grpc(status.code()), text.to_owned());
     };
-    let refusal = reason.refuse(message.to_owned());
+    let refusal = reason.refuse(message.into_owned());
     match status.code() {
         // An exception of a stock server has no code of its own.
         tonic::Code::Unknown => refusal,
@@ -42,27 +42,35 @@ fn told(status: &tonic::Status) -> Option<Reason> {
 }
 
 /// The reason, and the text without the words that stand for it.
-fn recognized(told: Option<Reason>, text: &str, upstream: bool) -> Option<(Reason, &str)> {
+fn recognized(told: Option<Reason>, text: &str, upstream: bool) -> Option<(Reason, Cow<'_, str>)> {
     if upstream && text.parse::<u64>().is_ok() {
-        return Some((Reason::RunUnknown, text));
+        return Some((Reason::RunUnknown, format!("run {text} is unknown").into()));
     }
-    let known = WORDS.iter().find(|(_, words)| text == *words);
-    if let Some((reason, words)) = known {
-        return Some((told.unwrap_or(*reason), words));
+    let whole = WORDS.iter().find(|(_, words)| text == *words);
+    let whole = whole.map(|(reason, _)| (*reason, text));
+    let begun = || {
+        BEGINNINGS.iter().find_map(|(reason, words)| {
+            let rest = text.strip_prefix(words)?;
+            Some((*reason, rest))
+        })
+    };
+    let by_words = whole.or_else(begun).or_else(|| object_malformed(text));
+    let by_words = by_words.or_else(|| stock_only(text).map(|reason| (reason, text)));
+    let (reason, text) = by_words.or_else(|| told.map(|reason| (reason, text)))?;
+    Some((told.unwrap_or(reason), text.into()))
+}
+
+/// Words with a name in them, which are no use without the rest.
+fn stock_only(text: &str) -> Option<Reason> {
+    if text.starts_with("Run ID ") && text.ends_with(" is already finished") {
+        Some(Reason::RunAlreadyFinished)
+    } else if text.starts_with("Found no FAB with hash: ") {
+        Some(Reason::FabUnknown)
+    } else if text.starts_with("Failed to start run ") {
+        Some(Reason::RunNotStartable)
+    } else {
+        None
     }
-    let begun = BEGINNINGS.iter().find_map(|(reason, words)| {
-        let rest = text.strip_prefix(words)?;
-        Some((told.unwrap_or(*reason), rest))
-    });
-    begun.or_else(|| object_malformed(text)).or_else(|| {
-        if text.starts_with("Run ID ") && text.ends_with(" is already finished") {
-            return Some((Reason::RunAlreadyFinished, text));
-        }
-        if text.starts_with("Found no FAB with hash: ") {
-            return Some((Reason::FabUnknown, text));
-        }
-        told.map(|reason| (reason, text))
-    })
 }
 
 /// `Object with ID '<hash>' has an unexpected structure. <rule>`
@@ -92,9 +100,8 @@ const WORDS: [(Reason, &str); 11] = [
     ),
 ];
 
-const BEGINNINGS: [(Reason, &str); 3] = [
+const BEGINNINGS: [(Reason, &str); 2] = [
     (Reason::RunNotStartable, "Failed to start run: "),
-    (Reason::RunNotStartable, "Failed to start run "),
     (Reason::MessageMalformed, "Malformed PushMessages: "),
 ];
 
@@ -120,15 +127,15 @@ mod tests {
         for reason in all {
             for subject in subjects {
                 let sent = reason.refuse("the details");
-                let came = refused(&super::super::super::refuse(&sent, subject));
+                let came = refused(&crate::f1::refuse(&sent, subject));
                 assert_eq!(
                     (came.code, came.reason),
                     (sent.code, sent.reason),
                     "{sent:?}"
                 );
                 // Sent on by a relay, it says the same again.
-                let again = super::super::super::refuse(&came, subject);
-                let once = super::super::super::refuse(&sent, subject);
+                let again = crate::f1::refuse(&came, subject);
+                let once = crate::f1::refuse(&sent, subject);
                 assert_eq!(again.message(), once.message());
             }
         }
