@@ -109,32 +109,34 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stays with an idle process until it has work, and then until that is done.
+    /// Stays with an idle process until it has work, and then until that is done, or until it ends.
     async fn wait(&self, mut started: Started, permit: OwnedSemaphorePermit, drain: &Drain) {
         let (sender, mut work) = oneshot::channel();
         self.idle().push_back(sender);
-        let app = tokio::select! {
+        tokio::select! {
             biased;
             () = drain.requested() => {
                 started.process.end().await;
-                return started.close().await;
             }
             ended = started.process.ended() => {
-                self.deaths.fetch_add(1, Ordering::Relaxed);
                 warn!("an idle process ended: {ended}");
-                started.close().await;
-                work.close();
-                self.idle().retain(|idle| !idle.is_closed());
-                drop(permit);
-                if let Ok(app) = work.try_recv() {
-                    app.run(&self.starter).await;
-                }
-                return;
+                self.deaths.fetch_add(1, Ordering::Relaxed);
             }
             // The other end is kept until it is used.
-            app = &mut work => app,
-        };
-        let Ok(app) = app else { return };
+            Ok(app) = &mut work => return self.work(started, app, permit).await,
+        }
+        started.close().await;
+        work.close();
+        self.idle().retain(|idle| !idle.is_closed());
+        drop(permit);
+        // What came in the same moment.
+        if let Ok(app) = work.try_recv() {
+            app.run(&self.starter).await;
+        }
+    }
+
+    /// Gives a process its run, and stays with it until that is done.
+    async fn work(&self, started: Started, app: App, permit: OwnedSemaphorePermit) {
         debug!(run_id = app.run.0, "an idle process has work");
         self.deaths.store(0, Ordering::Relaxed);
         started.bind(app.run, &app.token);
