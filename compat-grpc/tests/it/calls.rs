@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flwr_api::appio::{self, AppContext, AppInputs, AppIo, PushedAll};
+use flwr_api::appio::{self, AppContext, AppInputs, AppIo, AppStanding, PushedAll};
 use flwr_api::fleet::{self, Fleet, NodeRun, Pushed};
 use flwr_api::{
     AppError, Delivery, Fab, FabHash, FabInfo, Message, MessageId, NodeId, ObjectId, ObjectTree,
@@ -231,7 +231,7 @@ fn shared_calls(run: Run) -> Vec<(appio::Request, appio::Response)> {
         ),
         (
             Ask::WatchApp(appio::WatchApp { wait: WAIT }),
-            Say::WatchApp(true),
+            Say::WatchApp(AppStanding::Done),
         ),
         (
             Ask::ReportAppExit(appio::ReportAppExit {

@@ -14,7 +14,7 @@ use flwr_compat_grpc::f1::ask::{AppIoAsker, AppIoService, FleetAsker};
 use flwr_compat_grpc::f1::{AppIoF1, FleetF1};
 use flwr_compat_grpc::{CallerAuth, Credentials, Holds, NodeSigner};
 use flwr_state::{Clock, DiskFabs, MemoryState, SystemClock, SystemEntropy};
-use flwr_superlink::SuperLink;
+use flwr_superlink::{Runtime, SuperLink};
 use flwr_transport::{Bearer, Body, Connector, Context, Drain, Identity, Peer};
 
 use crate::support::{Over, Server, connect, connector_with, later, message, pattern, serve, soon};
@@ -70,6 +70,7 @@ impl SuperLinkOverGrpc {
             overrides: [].into(),
             federation: String::new(),
             options: None,
+            option_names: Vec::new(),
         };
         let context = Context {
             peer: Arc::new(Peer {
@@ -80,8 +81,13 @@ impl SuperLinkOverGrpc {
             bearer: None,
             deadline: later(),
             drain: Drain::new(),
+            gone: tokio_util::sync::CancellationToken::new(),
         };
-        let started = self.link.control().start_run(&context, call).await;
+        let started = self
+            .link
+            .control(Runtime::Deployment)
+            .start_run(&context, call)
+            .await;
         started.unwrap().unwrap()
     }
 }
