@@ -91,16 +91,21 @@ class SuperNode(Process):
         self.directory = directory
         super().__init__(name, self.command, directory, environment(self.home))
         self.superexec: Optional[Process] = None
+        self._launcher, self._appio = launcher, appio
         if isolation == "process":
-            self.superexec = superexec(
-                "clientapp",
-                self.clientappio,
-                directory,
-                self.home,
-                name=f"{name}-superexec",
-                kind=launcher,
-                appio=appio,
-            )
+            self.restart_superexec()
+
+    def restart_superexec(self) -> None:
+        """Start the SuperExec of process isolation, after the one before has ended."""
+        self.superexec = superexec(
+            "clientapp",
+            self.clientappio,
+            self.directory,
+            self.home,
+            name=f"{self.name}-superexec",
+            kind=self._launcher,
+            appio=self._appio,
+        )
 
     def close(self) -> None:
         """End the SuperNode and its SuperExec."""

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::deliver::{Delivered, log_round};
 use crate::desk::{Line, Look};
 use crate::fetch::{FetchError, describe};
-use crate::node::Core;
+use crate::node::{Core, is_forgotten};
 
 /// How often the SuperLink is asked whether the run of an app at work goes on.
 const RUN_CHECK_PERIOD: Duration = Duration::from_secs(5);
@@ -167,12 +167,13 @@ impl Core {
         }
     }
 
-    /// Whether the SuperLink says that a run is over; not if it cannot be asked.
+    /// Whether the SuperLink says that a run is over, or does not know the node any more that was
+    /// to answer; not if it cannot be asked.
     pub(crate) async fn is_over(&self, node: NodeId, run: RunId) -> bool {
         let patience = Instant::now() + RUN_CHECK_PERIOD;
         match self.fleet.run(GetRun { node, run }, patience).await {
             Ok(described) => described.is_none(),
-            Err(status) => status.code == Code::PermissionDenied,
+            Err(status) => status.code == Code::PermissionDenied || is_forgotten(&status),
         }
     }
 

@@ -296,6 +296,6 @@ impl Core {
 const HELD: Duration = Duration::from_secs(1);
 
 /// Whether a refusal means that the SuperLink has forgotten the node: it was restarted, mostly.
-fn is_forgotten(status: &Status) -> bool {
+pub(crate) fn is_forgotten(status: &Status) -> bool {
     Reason::of(status) == Some(Reason::NodeMismatch)
 }

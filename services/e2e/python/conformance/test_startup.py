@@ -314,13 +314,13 @@ def test_162_children_end_with_the_server(tmp_path: Path) -> None:
     where = ports()
     with start(tmp_path, "--insecure", where=where, isolation="subprocess") as attempt:
         process = attempt.process
-        attempt.until(lambda: "Starting Flower SuperExec" in process.log, "flower-superexec")
+        attempt.until(lambda: "Starting Flower SuperExec" in process.log, "the SuperExec")
         wanted = (
-            f"flower-superexec --insecure --appio-api-address {where.serverappio} "
+            f"--insecure --appio-api-address {where.serverappio} "
             f"--plugin-type serverapp --parent-pid {process.pid}"
         )
         commands = process.children().values()
-        assert any(command.endswith(wanted) for command in commands), commands
+        assert any(wanted in command for command in commands), commands
         wait_for(lambda: caught_signals(process.pid) >> (signal.SIGQUIT - 1) & 1, 10.0, "handlers")
         assert process.terminate() == 0
         wait_for(lambda: not session_members(process.pid), 10.0, "the children to end")
@@ -470,12 +470,12 @@ def test_hold_seconds_must_be_a_duration(tmp_path: Path, value: str) -> None:
 
 
 @reference_differs("a traceback")
-def test_superexec_not_installed(tmp_path: Path) -> None:
+def test_flower_not_installed(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with start(tmp_path, "--insecure", isolation="subprocess", env={"PATH": str(empty)}) as attempt:
         assert attempt.process.wait(10.0) == 1
-        one_sentence(attempt.process.log, "flower-superexec", "flwr", "install")
+        one_sentence(attempt.process.log, "flwr-serverapp", "flwr", "install")
 
 
 @reference_differs("silently ignores the list, and lets everyone in")

@@ -39,7 +39,13 @@ class Casualties:
 
 @pytest.fixture(scope="module")
 def casualties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Casualties]:
-    with Federation(tmp_path_factory.mktemp("casualties"), nodes=2) as federation:
+    # A stock SuperExec reports no ends, so leases have to run out.
+    with Federation(
+        tmp_path_factory.mktemp("casualties"),
+        isolation="process",
+        node_isolation="subprocess",
+        nodes=2,
+    ) as federation:
         yield Casualties(federation)
 
 
