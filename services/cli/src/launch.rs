@@ -13,7 +13,7 @@ use std::{
 
 use clap::ValueEnum;
 use flwr_certs::JoinSecret;
-use flwr_superexec::find_program;
+use flwr_superexec::{JOIN_SECRET_VARIABLE, find_program};
 use flwr_transport::Drain;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
@@ -209,8 +209,6 @@ fn word(value: impl ValueEnum) -> OsString {
 }
 
 const PROGRAM: &str = "SuperExec";
-/// Where a SuperExec finds its join secret unless it is told a file.
-pub(crate) const JOIN_SECRET_VARIABLE: &str = "FLWR_QUIC_JOIN_SECRET";
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const LONG_LIFE: Duration = Duration::from_secs(60);

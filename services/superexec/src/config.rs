@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
 
+/// The environment variable that a launcher may be given its join secret in. Apps do not inherit it:
+/// their code is not the launcher's.
+pub const JOIN_SECRET_VARIABLE: &str = "FLWR_QUIC_JOIN_SECRET";
+
 /// How apps are launched.
 #[derive(Clone, Debug)]
 pub struct Config {

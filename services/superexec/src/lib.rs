@@ -20,7 +20,7 @@ mod start;
 mod tasks;
 mod zygote;
 
-pub use config::{Config, Kind, Reach, Warm};
+pub use config::{Config, JOIN_SECRET_VARIABLE, Kind, Reach, Warm};
 pub use endpoint::{Endpoint, Opened};
 pub use launcher::Launcher;
 pub use output::Output;

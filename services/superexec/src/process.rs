@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
+use crate::config::JOIN_SECRET_VARIABLE;
 use crate::zygote::Forked;
 
 /// A process that was started. Dropping it kills it.
@@ -52,6 +53,7 @@ impl Process {
     pub(crate) fn start(program: &Path, arguments: &[OsString], pipes: Pipes) -> io::Result<Self> {
         let child = Command::new(program)
             .args(arguments)
+            .env_remove(JOIN_SECRET_VARIABLE)
             .stdin(Stdio::null())
             .stdout(pipes.stdout)
             .stderr(pipes.stderr)

@@ -13,7 +13,9 @@ use flwr_compat_grpc::{
     },
 };
 use flwr_state::SystemEntropy;
-use flwr_superexec::{Config, Endpoint, Launcher, Opened, Output, Reach, Relay, Warm};
+use flwr_superexec::{
+    Config, Endpoint, JOIN_SECRET_VARIABLE, Launcher, Opened, Output, Reach, Relay, Warm,
+};
 use flwr_transport::{Acceptor, Drain, Policy, Redial};
 use rustix::process::{Pid, test_kill_process};
 use tokio::net::TcpListener;
@@ -28,7 +30,6 @@ use crate::{
     },
     exit::{Exit, sentence},
     home,
-    launch::JOIN_SECRET_VARIABLE,
     listen::{Binder, Listener},
     signals::Signals,
 };

@@ -276,6 +276,16 @@ def test_a_supernode_that_was_killed_gets_its_key_back(tmp_path: Path) -> None:
             again.wait_log("joined the SuperLink", timeout=90)
 
 
+@pytest.mark.parametrize("warm", ["off", "fork"])
+def test_an_app_does_not_inherit_the_secret_of_its_launcher(tmp_path: Path, warm: str) -> None:
+    with one_node(tmp_path, node_args=("--warm-apps", warm)) as federation:
+        (node,) = federation.nodes
+        _run, app = sleeping(federation)
+        secret = b"FLWR_QUIC_JOIN_SECRET"
+        assert secret in Path(f"/proc/{superexec_of(node)}/environ").read_bytes()
+        assert secret not in Path(f"/proc/{app}/environ").read_bytes()
+
+
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     with one_node(tmp_path) as federation:
         serves(federation)

@@ -19,6 +19,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::config::JOIN_SECRET_VARIABLE;
 use crate::interpreter::Interpreter;
 use crate::output::{Label, Output, Stream};
 use crate::process::{Ended, Pipes};
@@ -80,6 +81,7 @@ impl Connection {
             .args(&interpreter.argument)
             .args(["-c", SOURCE])
             .arg(script)
+            .env_remove(JOIN_SECRET_VARIABLE)
             .stdin(OwnedFd::from(theirs))
             .stdout(stdout_writer)
             .stderr(stderr_writer)
