@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::node::Core;
-use crate::patience::{Backoff, long};
+use crate::patience::{Backoff, Insisting, long};
 use crate::runs::Run;
 
 /// How long an announced object is waited for in all (Flower 1.22, `common/inflatable_utils.py`).
@@ -109,14 +109,21 @@ impl Core {
         Ok(pin)
     }
 
-    /// Tells the SuperLink that it need not keep the instruction.
+    /// Tells the SuperLink that it need not keep the instruction. If the answer is lost it does not
+    /// offer the instruction again, so giving up early would lose it.
     pub(crate) async fn confirm(&self, node: NodeId, delivery: &Delivery) -> Result<(), Status> {
-        let call = ConfirmMessage {
-            node,
-            run: delivery.message.metadata.run,
-            message: delivery.tree.id,
-        };
-        self.fleet.confirm_message(call, long()).await
+        let mut insisting = Insisting::default();
+        loop {
+            let call = ConfirmMessage {
+                node,
+                run: delivery.message.metadata.run,
+                message: delivery.tree.id,
+            };
+            match self.fleet.confirm_message(call, long()).await {
+                Err(status) => insisting.bear(status, &*self.entropy).await?,
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 
     async fn object(&self, node: NodeId, run: RunId, id: ObjectId) -> Result<(), FetchError> {

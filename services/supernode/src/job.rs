@@ -7,6 +7,7 @@ use flwr_api::fleet::GetRun;
 use flwr_api::{
     AppError, Delivery, Message, MessageId, Metadata, NodeId, ObjectTree, Payload, RunId, object,
 };
+use flwr_state::Pin;
 use flwr_transport::{Body, Code, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -16,6 +17,7 @@ use crate::deliver::{Delivered, log_round};
 use crate::desk::{Line, Look};
 use crate::fetch::{FetchError, describe};
 use crate::node::{Core, is_forgotten};
+use crate::patience::Insisting;
 
 /// How often the SuperLink is asked whether the run of an app at work goes on.
 const RUN_CHECK_PERIOD: Duration = Duration::from_secs(5);
@@ -48,11 +50,7 @@ impl Core {
             "Received: {} message {}",
             metadata.message_type, metadata.id
         );
-        let fetched = async {
-            self.run(node, metadata.run).await?;
-            self.objects(node, &delivery).await
-        };
-        match fetched.await {
+        match self.bring(node, &delivery).await {
             Ok(pin) => {
                 self.confirm(node, &delivery).await?;
                 let id = metadata.id.clone();
@@ -80,6 +78,21 @@ impl Core {
                     core.fail(node, &delivery.message.metadata, failure).await;
                 });
                 Ok(())
+            }
+        }
+    }
+
+    /// Fetches the instruction. What is here by the time a call fails is not fetched again.
+    async fn bring(&self, node: NodeId, delivery: &Delivery) -> Result<Pin, FetchError> {
+        let mut insisting = Insisting::default();
+        loop {
+            let fetched = async {
+                self.run(node, delivery.message.metadata.run).await?;
+                self.objects(node, delivery).await
+            };
+            match fetched.await {
+                Err(FetchError::Refused(status)) => insisting.bear(status, &*self.entropy).await?,
+                fetched => return fetched,
             }
         }
     }

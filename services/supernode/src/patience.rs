@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use flwr_state::{Entropy, fraction};
+use flwr_transport::{Code, Status};
 use tokio::time::Instant;
+use tracing::debug;
 
 /// Calls that nothing else bounds are waited for this long; the transport repeats them until then.
 pub(crate) fn long() -> Instant {
@@ -28,5 +30,48 @@ impl Backoff {
         let pause = self.next.mul_f64(0.5 + 0.5 * fraction(entropy));
         self.next = (self.next * 2).min(self.max);
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Repeats a call that may be repeated and failed for a reason that may pass. A SuperLink of Flower
+/// 1.22 offers an instruction once, so what is given up on the way here is lost.
+#[derive(Debug)]
+pub(crate) struct Insisting {
+    left: u32,
+    backoff: Backoff,
+}
+
+impl Default for Insisting {
+    fn default() -> Self {
+        Self {
+            left: 4,
+            backoff: Backoff::new(Duration::from_millis(250), Duration::from_secs(20)),
+        }
+    }
+}
+
+impl Insisting {
+    /// Waits before the next try. Cancel safe.
+    ///
+    /// # Errors
+    /// The status, if it says no or there were enough tries.
+    pub(crate) async fn bear(
+        &mut self,
+        status: Status,
+        entropy: &dyn Entropy,
+    ) -> Result<(), Status> {
+        // The transport repeats by itself what is retryable, for as long as it is told to.
+        let is_final = status.code.is_retryable()
+            || matches!(
+                status.code,
+                Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
+            );
+        if is_final || self.left == 0 {
+            return Err(status);
+        }
+        self.left -= 1;
+        debug!("a call is made again: {status}");
+        self.backoff.pause(entropy).await;
+        Ok(())
     }
 }
