@@ -46,11 +46,12 @@ service! {
     client FleetClient;
 
     /// Registers the calling key as a node that counts as online for the next
-    /// `heartbeat_interval` seconds.
+    /// `heartbeat_interval` seconds. A repeated call of the same caller gets the same node; a
+    /// SuperLink of Flower 1.22 says that the key is in use, which a node has to bear anyway.
     unary create_node: CreateNode {
         /// Seconds between the heartbeats the node promises.
         heartbeat_interval: f64,
-    } -> NodeId, once;
+    } -> NodeId, repeatable;
 
     /// Takes a node off the list. Node 0 is a no-op.
     unary delete_node: DeleteNode {
