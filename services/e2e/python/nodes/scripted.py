@@ -148,7 +148,10 @@ class ScriptedSuperLink:
         late: bool = False,
         times: int = 1,
     ) -> None:
-        """Let the next calls of a method fail; `late`, after they took effect."""
+        """Let the next calls of a method fail; `late`, after they took effect.
+
+        A pull is late once it hands something out.
+        """
         with self._changed:
             waiting = self._faults.setdefault(method, deque())
             waiting.extend([Fault(how, details, late)] * times)
@@ -229,15 +232,22 @@ class ScriptedSuperLink:
         metadata = tuple((key, value) for key, value in context.invocation_metadata())
         with self._changed:
             self.calls.append(Call(name, request, metadata, time.monotonic()))
-            waiting = self._faults.get(name)
-            fault = self._outage or (waiting.popleft() if waiting else None)
             self._changed.notify_all()
-        if fault is not None and not fault.is_late:
-            return _fail(context, fault)
+        self._fail_if(name, context, False)
         response = getattr(self, f"_{name}")(request, context)
-        if fault is not None:
-            return _fail(context, fault)
+        if name != "PullMessages" or response.messages_list:
+            self._fail_if(name, context, True)
         return response
+
+    def _fail_if(self, name: str, context: grpc.ServicerContext, is_late: bool) -> None:
+        with self._changed:
+            waiting = self._faults.get(name)
+            fault = self._outage
+            if fault is None and waiting and waiting[0].is_late == is_late:
+                fault = waiting.popleft()
+                self._changed.notify_all()
+        if fault is not None:
+            _fail(context, fault)
 
     def _CreateNode(self, *_: Any) -> fleet_pb2.CreateNodeResponse:
         return fleet_pb2.CreateNodeResponse(node=NodeProto(node_id=self.node_id))
