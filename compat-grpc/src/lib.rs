@@ -34,7 +34,9 @@ mod status;
 pub use accept::Limits;
 pub use auth::CallerAuth;
 pub use buffers::Buffers;
-pub use client::{Asking, Credentials, GrpcCaller, GrpcConnector, NodeSigner};
+pub use client::{
+    Asking, Credentials, GrpcCaller, GrpcConnector, NodeSigner, RestCaller, RestConnector,
+};
 pub use dialect::Dialect;
 pub use holds::Holds;
 pub use listener::GrpcListener;

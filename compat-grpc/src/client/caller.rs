@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use flwr_transport::{Body, Call, Caller, Closed, Code, Peer, Protocol, Reply, Status};
-use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::{Instant, timeout_at};
@@ -14,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asked, Asking};
 use super::credentials::Credentials;
+use super::endpoint::Target;
 use super::errors::{Failed, broken};
 use super::reply::{self, Bounds};
-use super::request::RequestBody;
+use super::request::{Failure, RequestBody};
 
 /// Makes calls over one connection. Bodies of its replies outlive it.
 pub struct GrpcCaller<A> {
@@ -27,13 +27,6 @@ pub struct GrpcCaller<A> {
     pub(super) bounds: Bounds,
     pub(super) requests: SendRequest<RequestBody>,
     pub(super) connection: Arc<Connection>,
-}
-
-/// Where requests go, as HTTP has it.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    pub(super) scheme: &'static str,
-    pub(super) authority: Authority,
 }
 
 /// How a connection ends. Once it has `ended` it takes no more calls.
@@ -52,24 +45,33 @@ impl Connection {
         if let Some(Err(error)) = &served {
             tracing::debug!("connection ended: {}", broken(error).message);
         }
-        // Set already if this end closed it.
-        self.closed.get_or_init(|| match served {
+        // Answers that are under way go on arriving after a GOAWAY. How it ended is known already if this end closed it.
+        self.end(match served {
             Some(Err(error)) if error.is_timeout() => Closed::Lost,
             _ => Closed::Peer,
         });
-        // Answers that are under way go on arriving after a GOAWAY.
-        self.ended.cancel();
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.closing.is_cancelled() || self.ended.is_cancelled()
     }
 
-    fn close(&self, reason: &'static str) {
+    pub(super) fn close(&self, reason: &'static str) {
         if !self.is_over() {
             self.closed.get_or_init(|| Closed::Here(reason));
         }
         self.closing.cancel();
+    }
+
+    /// It takes no more calls; those under way go on.
+    pub(super) fn end(&self, how: Closed) {
+        self.closed.get_or_init(|| how);
+        self.ended.cancel();
+    }
+
+    pub(super) async fn closed(&self) -> Closed {
+        self.ended.cancelled().await;
+        self.closed.get().cloned().unwrap_or(Closed::Lost)
     }
 }
 
@@ -86,12 +88,7 @@ impl<A> GrpcCaller<A> {
         let bearer = call.bearer.as_ref();
         let asked = self.asking.ask(call.request, bearer, body_bytes)?;
         let message_bytes = asked.head.len() as u64 + body_bytes.unwrap_or(0);
-        if message_bytes > self.bounds.message_bytes_max as u64 {
-            return Err(Status::new(
-                Code::ResourceExhausted,
-                format!("the message has {message_bytes} bytes, more than gRPC carries"),
-            ));
-        }
+        self.bounds.check(message_bytes)?;
         let headers = self.headers(&asked, call.deadline)?;
         let uri = self.uri(&asked)?;
         let (body, failure) = RequestBody::new(&asked.head, body);
@@ -108,11 +105,7 @@ impl<A> GrpcCaller<A> {
         match received {
             Ok(received) => (asked.answer)(received),
             Err(Failed::Refused(status)) => Err(self.asking.refused(&status)),
-            Err(Failed::Broken(status)) => Err(match failure.get() {
-                // That is why the server got no further.
-                Some(why) => Status::new(Code::Cancelled, format!("the call broke off: {why}")),
-                None => status,
-            }),
+            Err(Failed::Broken(status)) => Err(blamed(&failure, status)),
         }
     }
 
@@ -164,12 +157,7 @@ impl<P: Protocol, A: Asking<P>> Caller<P> for GrpcCaller<A> {
     }
 
     async fn closed(&self) -> Closed {
-        self.connection.ended.cancelled().await;
-        self.connection
-            .closed
-            .get()
-            .cloned()
-            .unwrap_or(Closed::Lost)
+        self.connection.closed().await
     }
 
     fn close(&self, reason: &'static str) {
@@ -187,7 +175,7 @@ impl<A> fmt::Debug for GrpcCaller<A> {
 }
 
 /// A body whose length is known: gRPC announces it before the first byte.
-async fn measured(body: Body, bytes_max: usize) -> Result<Body, Status> {
+pub(super) async fn measured(body: Body, bytes_max: usize) -> Result<Body, Status> {
     if body.len().is_some() {
         return Ok(body);
     }
@@ -195,6 +183,14 @@ async fn measured(body: Body, bytes_max: usize) -> Result<Body, Status> {
     bytes
         .map(Body::from_bytes)
         .map_err(|why| Status::new(Code::Cancelled, format!("the call broke off: {why}")))
+}
+
+/// Why a call failed, if a body of ours is why the server got no further.
+pub(super) fn blamed(failure: &Failure, status: Status) -> Status {
+    match failure.get() {
+        Some(why) => Status::new(Code::Cancelled, format!("the call broke off: {why}")),
+        None => status,
+    }
 }
 
 /// At most 8 digits and a unit (gRPC over HTTP/2, "Timeout").
@@ -205,12 +201,12 @@ fn timeout(deadline: Instant) -> HeaderValue {
     HeaderValue::try_from(format!("{millis}m")).expect("digits and a letter are ASCII")
 }
 
-fn gone() -> Status {
+pub(super) fn gone() -> Status {
     Status::new(Code::Unavailable, "the connection is gone")
 }
 
-fn deadline_exceeded() -> Status {
+pub(super) fn deadline_exceeded() -> Status {
     Status::new(Code::DeadlineExceeded, "no answer before the deadline")
 }
 
-const USER_AGENT: &str = concat!("flwr-quic/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("flwr-quic/", env!("CARGO_PKG_VERSION"));

@@ -2,68 +2,28 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flwr_certs::{ClientTls, HandshakeError};
 use flwr_transport::{ConnectError, Connector, Identity, Peer, Protocol};
-use http::uri::Authority;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::asking::Asking;
-use super::caller::{Connection, GrpcCaller, Target};
+use super::caller::{Connection, GrpcCaller};
 use super::credentials::Credentials;
-use super::dial::{DialError, dial};
+use super::endpoint::{Endpoint, Settings};
 use super::greeting::Greeted;
-use super::reply::Bounds;
 use super::request::RequestBody;
-
-/// Bounds on what a server can make this end hold and wait for.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// How long finding an address and opening TCP to it may take.
-    pub connect: Duration,
-    /// How long a TLS handshake, and then the first bytes of HTTP/2, may take.
-    pub handshake: Duration,
-    /// How long an answer that has begun may stop arriving.
-    pub idle: Duration,
-    /// The largest message, in bytes. Flower's own limit is 2 GiB less one byte.
-    pub message_bytes_max: usize,
-    /// How many bytes of one answer may wait for their reader.
-    pub stream_window_bytes: u32,
-    /// How many bytes of all answers may wait for their readers.
-    pub connection_window_bytes: u32,
-}
-
-impl Default for Settings {
-    /// Small windows, because SuperNodes run on small machines: a link of 100 Mbit/s and 200 ms needs 2.5 MB.
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            handshake: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
-            message_bytes_max: i32::MAX as usize,
-            stream_window_bytes: 8 << 20,
-            connection_window_bytes: 16 << 20,
-        }
-    }
-}
 
 /// Opens connections to one server and has `A` put its calls into words.
 pub struct GrpcConnector<A> {
-    host: String,
-    port: u16,
-    tls: Option<ClientTls>,
+    endpoint: Endpoint,
     credentials: Arc<Credentials>,
     asking: Arc<A>,
-    settings: Settings,
 }
 
 impl<A> GrpcConnector<A> {
@@ -77,52 +37,17 @@ impl<A> GrpcConnector<A> {
         asking: A,
     ) -> Self {
         Self {
-            host: host.into(),
-            port,
-            tls,
+            endpoint: Endpoint::new(host, port, tls),
             credentials: Arc::new(credentials),
             asking: Arc::new(asking),
-            settings: Settings::default(),
         }
     }
 
     /// The same connector with other bounds.
     #[must_use]
     pub fn with_settings(mut self, settings: Settings) -> Self {
-        self.settings = settings;
+        self.endpoint.settings = settings;
         self
-    }
-
-    fn target(&self) -> Result<Target, ConnectError> {
-        let authority = Authority::try_from(self.to_string()).map_err(|error| {
-            self.failed(false, format_args!("its address is unusable: {error}"))
-        })?;
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        Ok(Target { scheme, authority })
-    }
-
-    async fn handshake(
-        &self,
-        tls: &ClientTls,
-        tcp: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, ConnectError> {
-        // The zone of a link-local address is no part of its name.
-        let host = self.host.split('%').next().unwrap_or_default();
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|error| self.failed(false, format_args!("its name is unusable: {error}")))?;
-        let connector = tokio_rustls::TlsConnector::from(tls.config());
-        let shaken = tokio::time::timeout(self.settings.handshake, connector.connect(name, tcp));
-        let stream = shaken
-            .await
-            .map_err(|_| self.failed(true, "the TLS handshake takes too long"))?
-            .map_err(|error| {
-                let why = tls.explain(host, &error);
-                self.failed(why.is_retryable(), why)
-            })?;
-        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err(self.failed(false, HandshakeError::NoHttp2));
-        }
-        Ok(stream)
     }
 
     async fn http2<I>(
@@ -133,11 +58,12 @@ impl<A> GrpcConnector<A> {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let settings = self.endpoint.settings;
         let (io, greeting) = Greeted::new(io);
         let opened = Builder::new(Tasks(connection.closing.clone()))
             .timer(TokioTimer::new())
-            .initial_stream_window_size(self.settings.stream_window_bytes)
-            .initial_connection_window_size(self.settings.connection_window_bytes)
+            .initial_stream_window_size(settings.stream_window_bytes)
+            .initial_connection_window_size(settings.connection_window_bytes)
             .max_frame_size(FRAME_MAX)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(HEADERS_MAX)
@@ -145,29 +71,24 @@ impl<A> GrpcConnector<A> {
             .keep_alive_timeout(PING_TIMEOUT)
             .handshake(TokioIo::new(io))
             .await;
-        let (requests, served) = opened.map_err(|error| self.failed(true, error))?;
+        let (requests, served) = opened.map_err(|error| self.endpoint.failed(true, error))?;
         let driven = Arc::clone(connection);
         tokio::spawn(async move { driven.drive(served).await });
-        match tokio::time::timeout(self.settings.handshake, greeting).await {
+        match tokio::time::timeout(settings.handshake, greeting).await {
             Ok(Ok(Ok(()))) => Ok(requests),
-            Ok(Ok(Err(why))) => Err(self.failed(false, why)),
-            Ok(Err(_)) => Err(self.failed(true, self.closed_at_once())),
-            Err(_) => Err(self.failed(true, "it accepts connections but says nothing")),
+            Ok(Ok(Err(why))) => Err(self.endpoint.failed(false, why)),
+            Ok(Err(_)) => Err(self.endpoint.failed(true, self.closed_at_once())),
+            Err(_) => Err(self
+                .endpoint
+                .failed(true, "it accepts connections but says nothing")),
         }
     }
 
     fn closed_at_once(&self) -> &'static str {
-        if self.tls.is_some() {
+        if self.endpoint.tls.is_some() {
             "it closed the connection at once"
         } else {
             "it closed the connection at once: if it expects TLS, connect without --insecure"
-        }
-    }
-
-    fn failed(&self, retryable: bool, why: impl fmt::Display) -> ConnectError {
-        ConnectError {
-            retryable,
-            message: format!("no connection to {self}: {why}"),
         }
     }
 }
@@ -177,24 +98,20 @@ impl<P: Protocol, A: Asking<P>> Connector<P> for GrpcConnector<A> {
 
     /// Opens a connection. Dropping the future gives it up.
     async fn connect(&self) -> Result<GrpcCaller<A>, ConnectError> {
-        let target = self.target()?;
-        let tcp = dial(&self.host, self.port, self.settings.connect).await;
-        let tcp = tcp.map_err(|error| match error {
-            // There is no need to name an address twice.
-            DialError::Refused { source, .. } if self.host.parse::<IpAddr>().is_ok() => {
-                self.failed(true, source)
-            }
-            error => self.failed(true, error),
-        })?;
-        let addr = tcp.peer_addr().map_err(|error| self.failed(true, error))?;
+        let endpoint = &self.endpoint;
+        let target = endpoint.target()?;
+        let (tcp, addr) = endpoint.dial().await?;
         let connection = Arc::<Connection>::default();
         // What was begun ends if this future does.
         let unfinished = connection.closing.clone().drop_guard();
-        let requests = match &self.tls {
-            None => self.http2(tcp, &connection).await?,
+        let requests = match &endpoint.tls {
+            None => Box::pin(self.http2(tcp, &connection)).await?,
             Some(tls) => {
-                let stream = self.handshake(tls, tcp).await?;
-                self.http2(stream, &connection).await?
+                let stream = Box::pin(endpoint.handshake(tls, tls.config(), tcp)).await?;
+                if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                    return Err(endpoint.failed(false, HandshakeError::NoHttp2));
+                }
+                Box::pin(self.http2(stream, &connection)).await?
             }
         };
         unfinished.disarm();
@@ -207,10 +124,7 @@ impl<P: Protocol, A: Asking<P>> Connector<P> for GrpcConnector<A> {
                 addr,
                 transport: "grpc",
             },
-            bounds: Bounds {
-                message_bytes_max: self.settings.message_bytes_max,
-                idle: self.settings.idle,
-            },
+            bounds: endpoint.bounds(),
             requests,
             connection,
         })
@@ -219,20 +133,14 @@ impl<P: Protocol, A: Asking<P>> Connector<P> for GrpcConnector<A> {
 
 impl<A> fmt::Display for GrpcConnector<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, .. } = self;
-        if host.contains(':') {
-            write!(f, "[{host}]:{port}")
-        } else {
-            write!(f, "{host}:{port}")
-        }
+        self.endpoint.fmt(f)
     }
 }
 
 impl<A> fmt::Debug for GrpcConnector<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GrpcConnector")
-            .field("target", &self.to_string())
-            .field("tls", &self.tls.is_some())
+            .field("endpoint", &self.endpoint)
             .field("credentials", &self.credentials)
             .finish_non_exhaustive()
     }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use flwr_transport::BodyError;
+use flwr_transport::{BodyError, Code, Status};
 use futures_util::stream;
 use http::{HeaderMap, Response, StatusCode, header};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::asking::{Peek, Peeked, Received};
 use super::errors::{Failed, broke_off, broken, status_in, status_of_http, unusable};
+use super::rest::Lease;
 use crate::framing::{BELIEVED_BYTES_MAX, PREFIX_BYTES, announced, append};
 
 /// An object that does not begin within this many bytes is not looked for.
@@ -24,6 +26,19 @@ pub(super) struct Bounds {
     pub(super) idle: Duration,
 }
 
+impl Bounds {
+    /// Refuses to send what no server takes.
+    pub(super) fn check(&self, message_bytes: u64) -> Result<(), Status> {
+        if message_bytes <= self.message_bytes_max as u64 {
+            return Ok(());
+        }
+        Err(Status::new(
+            Code::ResourceExhausted,
+            format!("the message has {message_bytes} bytes, more than gRPC carries"),
+        ))
+    }
+}
+
 /// Reads an answer. An object's bytes may still be arriving when it returns.
 pub(super) async fn read(
     response: Response<Incoming>,
@@ -34,11 +49,21 @@ pub(super) async fn read(
     judge_head(head.status, &head.headers)?;
     let mut pieces = Pieces {
         body,
-        trailers: None,
         idle: None,
+        ending: Ending::Trailers(None),
     };
-    let (length, mut seen) = begin(&mut pieces, bounds.message_bytes_max).await?;
+    let (length, seen) = begin(&mut pieces, bounds.message_bytes_max).await?;
     pieces.idle = Some(bounds.idle);
+    message(seen, length, peek, pieces).await
+}
+
+/// Reads a message of this length, of which `seen` is here, to its end or to where its object begins.
+pub(super) async fn message(
+    mut seen: Bytes,
+    length: usize,
+    peek: Option<Peek>,
+    mut pieces: Pieces,
+) -> Result<Received, Failed> {
     if let Some(peek) = peek {
         loop {
             match peek(&seen, length as u64) {
@@ -150,17 +175,36 @@ impl Rest {
     }
 }
 
-/// A response's data, and its trailers once they came.
-struct Pieces {
+/// A response's data.
+pub(super) struct Pieces {
     body: Incoming,
-    trailers: Option<HeaderMap>,
     /// The longest wait for the next piece.
     idle: Option<Duration>,
+    ending: Ending,
+}
+
+/// How a response ends.
+enum Ending {
+    /// With a status in these, once they came.
+    Trailers(Option<HeaderMap>),
+    /// Where HTTP says; then the next request may use its connection.
+    Length(Option<Lease>),
 }
 
 impl Pieces {
+    /// Those of a response of HTTP/1.
+    pub(super) fn of_http1(body: Incoming, idle: Duration, lease: Lease) -> Self {
+        let mut pieces = Self {
+            body,
+            idle: Some(idle),
+            ending: Ending::Length(Some(lease)),
+        };
+        pieces.give_back();
+        pieces
+    }
+
     /// The next bytes, at least one; nothing at the end.
-    async fn next(&mut self) -> Result<Option<Bytes>, Failed> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failed> {
         loop {
             let frame = match self.idle {
                 None => self.body.frame().await,
@@ -168,18 +212,39 @@ impl Pieces {
                     .await
                     .map_err(|_| broke_off())?,
             };
-            let Some(frame) = frame else { return Ok(None) };
+            let Some(frame) = frame else { break };
             match frame.map_err(|error| broken(&error))?.into_data() {
                 Ok(data) if data.is_empty() => {}
-                Ok(data) => return Ok(Some(data)),
-                Err(frame) => self.trailers = frame.into_trailers().ok(),
+                Ok(data) => {
+                    self.give_back();
+                    return Ok(Some(data));
+                }
+                Err(frame) => {
+                    if let Ending::Trailers(trailers) = &mut self.ending {
+                        *trailers = frame.into_trailers().ok();
+                    }
+                }
             }
+        }
+        self.give_back();
+        Ok(None)
+    }
+
+    fn give_back(&mut self) {
+        if let Ending::Length(lease) = &mut self.ending
+            && self.body.is_end_stream()
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
         }
     }
 
     /// After the whole message: whether the server stands by it.
     fn ended(&self) -> Result<(), Failed> {
-        match self.trailers.as_ref().and_then(status_in) {
+        let Ending::Trailers(trailers) = &self.ending else {
+            return Ok(());
+        };
+        match trailers.as_ref().and_then(status_in) {
             Some(status) if status.code() == tonic::Code::Ok => Ok(()),
             Some(status) => Err(status.into()),
             // hyper takes some resets for an end.

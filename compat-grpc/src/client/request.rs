@@ -1,4 +1,4 @@
-//! The body of a request: one gRPC message, its end streamed.
+//! The body of a request: one message, its end streamed.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use flwr_transport::BodyError;
 use futures_util::stream::BoxStream;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 
 use crate::framing::prefixed;
 
@@ -15,6 +15,8 @@ use crate::framing::prefixed;
 pub(super) struct RequestBody {
     state: State,
     failure: Failure,
+    /// What is left, where HTTP is told.
+    left: Option<u64>,
 }
 
 /// Why a body of ours could not be sent, for the caller whose call then fails.
@@ -29,16 +31,39 @@ enum State {
 type Pieces = BoxStream<'static, Result<Bytes, BodyError>>;
 
 impl RequestBody {
-    /// `tail` has a known length.
+    /// A message of gRPC. `tail` has a known length.
     pub(super) fn new(head: &[u8], tail: Option<flwr_transport::Body>) -> (Self, Failure) {
         let tail_bytes = tail.as_ref().and_then(flwr_transport::Body::len);
+        Self::begin(prefixed(head, tail_bytes.unwrap_or(0)), tail, None)
+    }
+
+    /// Nothing but a message, whose length HTTP is told. `tail` has a known length.
+    pub(super) fn plain(head: Bytes, tail: Option<flwr_transport::Body>) -> (Self, Failure) {
+        let tail_bytes = tail.as_ref().and_then(flwr_transport::Body::len);
+        let left = head.len() as u64 + tail_bytes.unwrap_or(0);
+        Self::begin(head, tail, Some(left))
+    }
+
+    fn begin(
+        head: Bytes,
+        tail: Option<flwr_transport::Body>,
+        left: Option<u64>,
+    ) -> (Self, Failure) {
         let tail = tail.map(|tail| tail.checked().into_stream());
         let failure = Failure::default();
         let body = Self {
-            state: State::Head(prefixed(head, tail_bytes.unwrap_or(0)), tail),
+            state: State::Head(head, tail),
             failure: Arc::clone(&failure),
+            left,
         };
         (body, failure)
+    }
+
+    fn data(&mut self, data: Bytes) -> Frame<Bytes> {
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(data.len() as u64);
+        }
+        Frame::data(data)
     }
 }
 
@@ -53,7 +78,7 @@ impl Body for RequestBody {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Head(head, tail) => {
                 self.state = tail.map_or(State::Done, State::Tail);
-                Poll::Ready(Some(Ok(Frame::data(head))))
+                Poll::Ready(Some(Ok(self.data(head))))
             }
             State::Tail(mut tail) => {
                 let Poll::Ready(next) = tail.as_mut().poll_next(cx) else {
@@ -63,7 +88,7 @@ impl Body for RequestBody {
                 match next {
                     Some(Ok(piece)) => {
                         self.state = State::Tail(tail);
-                        Poll::Ready(Some(Ok(Frame::data(piece))))
+                        Poll::Ready(Some(Ok(self.data(piece))))
                     }
                     Some(Err(error)) => {
                         // A body fails once.
@@ -79,5 +104,10 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         matches!(self.state, State::Done)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

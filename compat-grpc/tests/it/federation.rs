@@ -12,16 +12,19 @@ use flwr_api::{FabHash, Launchers, NodeId, ObjectId, ObjectTree, Phase, Reason, 
 use flwr_certs::NodeKeyPair;
 use flwr_compat_grpc::f1::ask::{AppIoAsker, AppIoService, FleetAsker};
 use flwr_compat_grpc::f1::{AppIoF1, FleetF1};
-use flwr_compat_grpc::{CallerAuth, Credentials, Holds, NodeSigner};
+use flwr_compat_grpc::{CallerAuth, Credentials, Holds, NodeSigner, RestConnector};
 use flwr_state::{Clock, DiskFabs, MemoryState, SystemClock, SystemEntropy};
 use flwr_superlink::{Runtime, SuperLink};
-use flwr_transport::{Bearer, Body, Connector, Context, Drain, Identity, Peer};
+use flwr_transport::{Bearer, Body, Code, Connector, Context, Drain, Identity, Peer};
 
-use crate::support::{Over, Server, connect, connector_with, later, message, pattern, serve, soon};
+use crate::support::{
+    Over, Server, connect, connector_with, later, message, pattern, serve, serve_rest, soon,
+};
 
 struct SuperLinkOverGrpc {
     link: SuperLink<MemoryState, DiskFabs>,
     fleet: Server,
+    rest: Server,
     appio: Server,
     _folder: tempfile::TempDir,
 }
@@ -36,8 +39,10 @@ async fn superlink() -> SuperLinkOverGrpc {
         ..Over::default()
     };
     let fleet = Arc::new(fleet::Serve(link.fleet(false)));
+    let anyone = Arc::new(fleet::Serve(link.fleet(true)));
     let appio = Arc::new(appio::Serve(link.appio(Launchers::Anyone)));
     SuperLinkOverGrpc {
+        rest: serve_rest(None, FleetF1 { holds }, anyone).await,
         fleet: serve(over, FleetF1 { holds }, fleet).await,
         appio: serve(Over::default(), AppIoF1 { holds }, appio).await,
         link,
@@ -54,6 +59,13 @@ impl SuperLinkOverGrpc {
         let signer = NodeSigner::new(NodeKeyPair::generate().unwrap(), now);
         let credentials = Credentials::node(signer);
         let connector = connector_with(self.fleet.addr, None, credentials, FleetAsker);
+        let caller = soon(Connector::<Fleet>::connect(&connector)).await.unwrap();
+        FleetClient::new(Arc::new(caller))
+    }
+
+    async fn rest_node(&self) -> FleetClient {
+        let addr = self.rest.addr;
+        let connector = RestConnector::new(addr.ip().to_string(), addr.port(), None, FleetAsker);
         let caller = soon(Connector::<Fleet>::connect(&connector)).await.unwrap();
         FleetClient::new(Arc::new(caller))
     }
@@ -150,8 +162,19 @@ async fn join(node: &FleetClient) -> NodeId {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_goes_from_launch_to_reply() {
     let superlink = superlink().await;
-    let run = superlink.submit().await;
     let node = superlink.node().await;
+    one_run(&superlink, node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_goes_from_launch_to_reply_with_a_node_on_plain_http() {
+    let superlink = superlink().await;
+    let node = superlink.rest_node().await;
+    one_run(&superlink, node).await;
+}
+
+async fn one_run(superlink: &SuperLinkOverGrpc, node: FleetClient) {
+    let run = superlink.submit().await;
     let id = join(&node).await;
     let app = begin(&superlink.launcher().await, run).await;
     let nodes = app.nodes(appio::GetNodes { run }, later()).await.unwrap();
@@ -272,10 +295,24 @@ async fn fetch_and_reply(
 }
 
 #[tokio::test]
-async fn refusals_keep_their_reasons() {
+async fn refusals_keep_their_reasons_over_plain_http() {
     let superlink = superlink().await;
     let run = superlink.submit().await;
+    let node = superlink.rest_node().await;
+    let get = fleet::GetRun {
+        node: join(&node).await,
+        run,
+    };
+    let refused = node.run(get, later()).await.unwrap_err();
+    assert_eq!(Reason::of(&refused), Some(Reason::RunPending));
+    assert_eq!(refused.code, Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn refusals_keep_their_reasons() {
+    let superlink = superlink().await;
     let node = superlink.node().await;
+    let run = superlink.submit().await;
     let id = join(&node).await;
     let other = NodeId(id.0 ^ 1);
     let pull = |node| fleet::PullMessages {

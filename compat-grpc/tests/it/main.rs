@@ -8,5 +8,6 @@ mod connect;
 mod federation;
 mod objects;
 mod refusals;
+mod rest;
 mod support;
 mod tls;

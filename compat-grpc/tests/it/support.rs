@@ -12,6 +12,7 @@ use flwr_api::fleet::Fleet;
 use flwr_api::{Message, MessageId, Metadata, NodeId, ObjectId, Payload, RunId, UnixTime};
 use flwr_certs::ClientTls;
 use flwr_compat_grpc::client::Asking;
+use flwr_compat_grpc::f1::{FleetF1, RestListener};
 use flwr_compat_grpc::{
     Buffers, CallerAuth, Credentials, Dialect, GrpcCaller, GrpcConnector, GrpcListener, Limits,
 };
@@ -109,6 +110,25 @@ where
     let (limits, buffers) = (Limits::default(), Buffers::new(64 << 20));
     let Over { tls, auth } = over;
     let listener = GrpcListener::new(tcp, tls, auth, dialect, limits, buffers).unwrap();
+    let drain = Drain::new();
+    let addr = listener.local_addr();
+    let serving = tokio::spawn(listener.serve(handler, drain.clone()));
+    Server {
+        addr,
+        drain,
+        _serving: AbortOnDropHandle::new(serving),
+    }
+}
+
+/// The same over plain HTTP.
+pub(crate) async fn serve_rest<H: Handler<Fleet>>(
+    tls: Option<Arc<rustls::ServerConfig>>,
+    dialect: FleetF1,
+    handler: Arc<H>,
+) -> Server {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (limits, buffers) = (Limits::default(), Buffers::new(64 << 20));
+    let listener = RestListener::new(tcp, tls, dialect, limits, buffers).unwrap();
     let drain = Drain::new();
     let addr = listener.local_addr();
     let serving = tokio::spawn(listener.serve(handler, drain.clone()));

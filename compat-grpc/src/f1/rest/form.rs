@@ -10,6 +10,7 @@ use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::client::REASON_HEADER;
 use crate::dialect::Answer;
 
 /// The paths below [`ROOT`] and the methods of Fleet.
@@ -67,12 +68,17 @@ fn expect_protobuf(headers: &HeaderMap, header: &HeaderName, name: &str) -> Resu
 pub(super) struct Refusal {
     code: StatusCode,
     text: Cow<'static, str>,
+    /// For callers of ours.
+    reason: Option<HeaderValue>,
 }
 
 impl Refusal {
     fn new(code: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
-        let text = text.into();
-        Self { code, text }
+        Self {
+            code,
+            text: text.into(),
+            reason: None,
+        }
     }
 
     /// Codes are mapped as gRPC's own gateways do. Stock SuperNodes only know success and failure.
@@ -90,7 +96,11 @@ impl Refusal {
             tonic::Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self::new(code, status.message().to_owned())
+        let reason = status.metadata().get(REASON_HEADER);
+        Self {
+            reason: reason.and_then(|reason| HeaderValue::from_bytes(reason.as_bytes()).ok()),
+            ..Self::new(code, status.message().to_owned())
+        }
     }
 
     pub(super) fn into_response(self) -> Response<RestBody> {
@@ -98,6 +108,9 @@ impl Refusal {
         *response.status_mut() = self.code;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, TEXT);
+        if let Some(reason) = self.reason {
+            headers.insert(REASON_HEADER, reason);
+        }
         if self.code == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
@@ -201,6 +214,7 @@ mod tests {
     #[test]
     fn the_last_part_of_the_path_is_the_method() {
         for (path, expected) in METHODS {
+            assert_eq!(crate::client::kebab(expected), path);
             for root in ["/api/v0/fleet/", "//api/v0/fleet/"] {
                 let found = asked("POST", &format!("{root}{path}"), &GOOD);
                 assert_eq!(found, Ok(expected));
