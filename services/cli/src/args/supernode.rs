@@ -30,7 +30,8 @@ pub(crate) struct SuperNodeOptions {
     #[arg(long, group = "carrier")]
     grpc_adapter: bool,
 
-    /// Speak REST to the SuperLink: comes in a later release
+    /// Speak plain HTTP to the SuperLink, whose address then begins with `http://` or `https://`. Nodes do not prove
+    /// who they are
     #[arg(long, group = "carrier")]
     rest: bool,
 

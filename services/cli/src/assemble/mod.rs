@@ -3,7 +3,8 @@
 pub(crate) mod appio;
 mod checks;
 mod credentials;
-pub(crate) mod serve;
+pub(crate) mod rest;
+mod serve;
 pub(crate) mod superexec;
 pub(crate) mod superlink;
 pub(crate) mod supernode;

@@ -9,7 +9,7 @@ use flwr_api::{UserConfig, appio::Serve, fleet::FleetClient};
 use flwr_certs::{ClientTls, NodeKeyPair};
 use flwr_compat_grpc::{
     Holds,
-    client::{Credentials, GrpcConnector, NodeSigner},
+    client::{Credentials, GrpcConnector, NodeSigner, RestConnector},
     f1::{
         ClientAppIoF1,
         ask::{AdapterAsker, FleetAsker},
@@ -21,11 +21,12 @@ use flwr_state::{
 use flwr_supernode::{Config, SuperNode};
 use flwr_transport::{Drain, DynCaller, Policy, Redial};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     appio,
     credentials::{load_client_tls, load_keys},
+    rest::{load_rest_tls, superlink_address},
     serve::Serving,
     superlink::crashed,
 };
@@ -34,9 +35,9 @@ use crate::{
     args::{
         superexec::PluginType,
         superlink::Transport,
-        supernode::{Carrier, SuperNodeOptions},
+        supernode::{Carrier, KeyFlags, SuperNodeOptions},
     },
-    exit::{Code, Exit, sentence},
+    exit::{Exit, sentence},
     home,
     launch::{Launches, SuperExec},
     listen::{Binder, Listener},
@@ -82,16 +83,18 @@ pub(crate) async fn run(options: SuperNodeOptions) -> Result<(), Exit> {
 
 async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     check_available(options)?;
-    let superlink = Address::parse(&options.superlink).map_err(|_unparsable| {
-        let context = format!(
-            "SuperLink address ({}) cannot be parsed.",
-            options.superlink
-        );
-        Exit::Code(Code::ADDRESS_INVALID, context)
-    })?;
+    let (superlink, scheme) = superlink_address(options.carrier(), &options.superlink)?;
     let roots = options.root_certificates.as_deref();
-    let tls = load_client_tls(options.insecure, roots, &options.superlink)?;
+    let tls = match scheme {
+        None => load_client_tls(options.insecure, roots, &options.superlink)?,
+        Some(scheme) => load_rest_tls(scheme, options.insecure, roots, &options.superlink)?,
+    };
     let keys = load_keys(options)?;
+    if scheme.is_some() && !matches!(options.keys(), KeyFlags::Neither) {
+        warn!(
+            "Client authentication is not supported for this transport type: REST does without the keys."
+        );
+    }
     let node_config = load_node_config(options.node_config.as_deref())?;
     let security = appio::Security::load(&options.appio, options.isolation)?;
     let clientappio = Address::parse(options.clientappio_address())?;
@@ -127,17 +130,6 @@ fn check_available(options: &SuperNodeOptions) -> Result<(), Exit> {
     if options.transport == Transport::Quic {
         return Err(Exit::Problem(
             "`--transport quic` comes in a later release: give `--transport grpc`, the only one so far.".into(),
-        ));
-    }
-    if options.carrier() == Carrier::Rest {
-        if !options.superlink.starts_with("http") {
-            return Err(Exit::Code(
-                Code::REST_ADDRESS_INVALID,
-                format!("The address is {}.", options.superlink),
-            ));
-        }
-        return Err(Exit::Problem(
-            "`--rest` comes in a later release: leave it out to speak gRPC.".into(),
         ));
     }
     Ok(())
@@ -270,7 +262,11 @@ fn supernode(options: &SuperNodeOptions, parts: Parts, exit: CancellationToken) 
                 GrpcConnector::new(host, port, tls, credentials, AdapterAsker::new(exit));
             Arc::new(Redial::new(connector, policy, random))
         }
-        Carrier::GrpcRere | Carrier::Rest => {
+        Carrier::Rest => {
+            let connector = RestConnector::new(host, port, tls, FleetAsker);
+            Arc::new(Redial::new(connector, policy, random))
+        }
+        Carrier::GrpcRere => {
             let connector = GrpcConnector::new(host, port, tls, credentials, FleetAsker);
             Arc::new(Redial::new(connector, policy, random))
         }
