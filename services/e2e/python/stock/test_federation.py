@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from federation import Federation, SuperNode, run_config, superexec
-from harness import Certificates, binary, free_port, make_certificates
+from federation import Cast, Federation, SuperNode, run_config, superexec
+from harness import OURS, STOCK, Certificates, binary, free_port, make_certificates
 
 
 def test_digits_learns_with_tls_and_subprocess_isolation(shared: Federation) -> None:
@@ -88,6 +89,27 @@ def test_a_round_through_rest(tmp_path: Path, certificates: Certificates, tls: b
         tls=certificates if tls else None,
         nodes=1,
         superlink_args=["--fleet-api-type", "rest"],
+    )
+    scheme = "https" if tls else "http"
+    federation.node_args = ["--rest", "--superlink", f"{scheme}://{federation.link.fleet}"]
+    with federation:
+        _one_round(federation)
+
+
+@pytest.mark.hardening
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("superlink", [OURS, STOCK])
+def test_a_round_through_rest_with_our_supernode(
+    tmp_path: Path, certificates: Certificates, superlink: str, tls: bool
+) -> None:
+    if superlink == STOCK and importlib.util.find_spec("uvicorn") is None:
+        pytest.skip("stock flower-superlink speaks REST only with flwr[rest]")
+    federation = Federation(
+        tmp_path,
+        tls=certificates if tls else None,
+        nodes=1,
+        superlink_args=["--fleet-api-type", "rest"],
+        cast=Cast(superlink, OURS),
     )
     scheme = "https" if tls else "http"
     federation.node_args = ["--rest", "--superlink", f"{scheme}://{federation.link.fleet}"]
