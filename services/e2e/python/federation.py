@@ -78,10 +78,11 @@ class SuperNode(Process):
         kind: str = STOCK,
         launcher: str = STOCK,
         appio: Optional[AppIoTls] = None,
+        clientappio: Optional[str] = None,
     ) -> None:
         self.home = Path(directory) / f"{name}-home"
         self.home.mkdir(parents=True, exist_ok=True)
-        self.clientappio = f"127.0.0.1:{free_port()}"
+        self.clientappio = clientappio or f"127.0.0.1:{free_port()}"
         argv: list[object] = [*supernode_command(kind), "--superlink", link.fleet]
         argv += ["--clientappio-api-address", self.clientappio, "--isolation", isolation]
         argv += ["--insecure"] if link.tls is None else ["--root-certificates", link.tls.ca]
@@ -430,7 +431,8 @@ class Federation:
     """A SuperLink with SuperNodes, all online on entry, all ended on exit.
 
     Node ``i`` of ``n`` gets the node config ``partition-id=i num-partitions=n``. ``node_isolation``
-    is the SuperLink's unless given. ``cast`` says whose program plays each role.
+    is the SuperLink's unless given. ``cast`` says whose program plays each role. All addresses are
+    known before anything starts.
     """
 
     def __init__(
@@ -457,7 +459,7 @@ class Federation:
             appio=appio if self.cast.server_tls and isolation == "process" else None,
         )
         self.node_isolation = node_isolation or isolation
-        self.node_count = nodes
+        self.clientappio = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
         self.node_args = list(node_args)
         self.nodes: list[SuperNode] = []
         self.superexec: Optional[Process] = None
@@ -472,7 +474,13 @@ class Federation:
         target = self.directory / f"{name}-{self._apps}"
         return App(APPS[name], target, self.link, home, self.nodes)
 
-    def add_node(self, name: str, config: str = "", args: Sequence[object] = ()) -> SuperNode:
+    def add_node(
+        self,
+        name: str,
+        config: str = "",
+        args: Sequence[object] = (),
+        clientappio: Optional[str] = None,
+    ) -> SuperNode:
         """Start one more SuperNode; the federation ends it."""
         is_encrypted = self.cast.client_tls and self.node_isolation == "process"
         node = SuperNode(
@@ -485,6 +493,7 @@ class Federation:
             kind=self.cast.supernode,
             launcher=self.cast.client_launcher,
             appio=self.appio if is_encrypted else None,
+            clientappio=clientappio,
         )
         self._stack.callback(node.close)
         self.nodes.append(node)
@@ -516,9 +525,9 @@ class Federation:
                 appio=self.link.appio,
             )
             self._stack.callback(self.superexec.close)
-        for index in range(self.node_count):
-            config = f"partition-id={index} num-partitions={self.node_count}"
-            self.add_node(f"supernode-{index}", config)
+        for index, clientappio in enumerate(self.clientappio):
+            config = f"partition-id={index} num-partitions={len(self.clientappio)}"
+            self.add_node(f"supernode-{index}", config, clientappio=clientappio)
         for node in self.nodes:
             address = node.clientappio
             wait_for(lambda: port_is_open(address), START_SECONDS, f"{node.name} to listen")
