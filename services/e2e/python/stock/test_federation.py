@@ -1,4 +1,4 @@
-"""Whole federations: TLS and insecure, every isolation, the gRPC adapter; the digits app learns."""
+"""Whole federations: TLS and insecure, every isolation, the gRPC adapter, REST; the digits app learns."""
 
 from __future__ import annotations
 
@@ -115,6 +115,23 @@ def test_a_round_through_rest_with_our_supernode(
     federation.node_args = ["--rest", "--superlink", f"{scheme}://{federation.link.fleet}"]
     with federation:
         _one_round(federation)
+
+
+@pytest.mark.hardening
+def test_our_supernode_on_rest_outlives_its_superlink(tmp_path: Path) -> None:
+    federation = Federation(
+        tmp_path, nodes=1, superlink_args=["--fleet-api-type", "rest"], cast=Cast(OURS, OURS)
+    )
+    federation.node_args = ["--rest", "--superlink", f"http://{federation.link.fleet}"]
+    with federation:
+        (node,) = federation.nodes
+        node.wait_log("joined the SuperLink")
+        federation.link.process.kill()
+        federation.link.restart()
+        # At its next heartbeat, it learns that it is forgotten.
+        _one_round(federation)
+        assert node.log.count("joined the SuperLink") == 2
+        assert node.terminate() == 0
 
 
 def test_a_supernode_that_distrusts_the_certificate_stays_out(
