@@ -3,18 +3,13 @@ programs allow it. The support table of the README is this table."""
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 
 import pytest
+from support import MIXES, table
 
 from federation import Cast, Federation
-from harness import OURS, STOCK, Certificates, make_appio_tls
-
-SIDES = [("subprocess", None), ("process", OURS), ("process", STOCK)]
-"""Isolation, and whose SuperExec launches the apps where the daemon does not."""
-
-MIXES = list(product((OURS, STOCK), (OURS, STOCK), SIDES, SIDES))
+from harness import REPOSITORY, STOCK, Certificates, make_appio_tls
 
 
 def name(mix: tuple) -> str:
@@ -44,3 +39,8 @@ def test_two_rounds_in_every_mix(tmp_path: Path, certificates: Certificates, mix
             assert reply["checksum"] == reply["saw"]["checksum"] == asked["checksum"]
         # State is kept between the rounds, wherever the apps run.
         assert [reply["saw"]["calls"] for reply in replies] == [1, 2]
+
+
+def test_the_readme_shows_this_table() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert table() in readme, "put the output of services/e2e/python/mix/support.py into the README"
