@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.json_format import MessageToDict
 from harness import OURS, STOCK
 from nodekey import PUBLIC_KEY, SIGNATURE, TIMESTAMP
-from scripted import CUT, METHODS, Call, ScriptedSuperLink
+from scripted import CUT, METHODS, NODE_ID, Call, ScriptedSuperLink
 from site_under_test import Site
 from wire import Packed, arrays, instruction, make_fab, reply
 
@@ -38,7 +38,7 @@ def serve(link: ScriptedSuperLink, site: Site, sent: Packed | None = None) -> Pa
 
 # -- beside stock Flower ------------------------------------------------------------------------
 
-SENT = instruction(2**63 + 100, ScriptedSuperLink().node_id, arrays(3000, count=3, seed=1))
+SENT = instruction(2**63 + 100, NODE_ID, arrays(3000, count=3, seed=1))
 REPLY = reply(SENT, arrays(3000, count=2, seed=2))
 """The same for every SuperNode, so that their requests must be the same to the last field."""
 
