@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_certs::ClientTls;
+use flwr_certs::{ClientTls, HandshakeError};
 use flwr_transport::ConnectError;
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
@@ -111,6 +111,7 @@ impl Endpoint {
         let host = self.host.split('%').next().unwrap_or_default();
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| self.failed(false, format_args!("its name is unusable: {error}")))?;
+        let speaks_http2 = config.alpn_protocols.iter().any(|name| name == b"h2");
         let connector = tokio_rustls::TlsConnector::from(config);
         let shaken = tokio::time::timeout(self.settings.handshake, connector.connect(name, tcp));
         shaken
@@ -118,7 +119,10 @@ impl Endpoint {
             .map_err(|_| self.failed(true, "the TLS handshake takes too long"))?
             .map_err(|error| {
                 let why = tls.explain(host, &error);
-                self.failed(why.is_retryable(), why)
+                match plain_http(&why).filter(|_| !speaks_http2) {
+                    Some(words) => self.failed(why.is_retryable(), words),
+                    None => self.failed(why.is_retryable(), why),
+                }
             })
     }
 
@@ -147,5 +151,18 @@ impl fmt::Debug for Endpoint {
             .field("target", &self.to_string())
             .field("tls", &self.tls.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+/// What has other words where plain HTTP is spoken, which has its own ways to say so.
+fn plain_http(why: &HandshakeError) -> Option<&'static str> {
+    match why {
+        HandshakeError::Closed | HandshakeError::NoTls => Some(
+            "the server speaks no TLS on this port: check the port, and whether it takes http://",
+        ),
+        HandshakeError::NoHttp2 => {
+            Some("the server does not offer HTTP/1 over TLS: if it speaks gRPC, leave out --rest")
+        }
+        _ => None,
     }
 }

@@ -83,7 +83,7 @@ impl<A> RestCaller<A> {
             };
             match error.take_message() {
                 Some(unsent) if is_used => request = unsent,
-                _ if error.error().is_parse() => return Err(unusable("it is not HTTP/1")),
+                _ if error.error().is_parse() => return Err(unusable(NOT_HTTP1)),
                 _ => return Err(broken(error.error())),
             }
         }
@@ -108,6 +108,8 @@ impl<A> RestCaller<A> {
         Ok(headers)
     }
 }
+
+const NOT_HTTP1: &str = "it is not HTTP/1: check the port, and whether it takes https://";
 
 /// `GetRun` is `get-run`.
 pub(crate) fn kebab(name: &str) -> String {
