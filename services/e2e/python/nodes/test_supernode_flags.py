@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from harness import Certificates, Process, binary, environment, free_port
+from harness import Certificates, Process, binary, environment, free_port, make_certificates
 from nodekey import PUBLIC_KEY, new_key, openssh, pem
 from scripted import ScriptedSuperLink
+from scripted_appio import ScriptedAppIo
 from site_under_test import Site
+from startup import Pair, certificate_pair
 
 REFUSAL_SECONDS = 15.0
 
@@ -172,6 +174,38 @@ def test_159_clientappio_certificates_are_three(
     """Status 1, and which flags are missing."""
     said = refusal(tmp_path, "--insecure", "--appio-ssl-certfile", certificates.cert)
     assert "--appio-ssl-keyfile" in said and "--appio-ssl-ca-certfile" in said
+
+
+# -- the SuperLink's certificate ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("ca", "not signed by .*other-ca"),
+        ("name", "not valid for 127.0.0.1 but for localhost"),
+        ("expired", r"certificate expired on 20\d\d-"),
+    ],
+)
+def test_a_certificate_that_is_refused_is_explained(
+    closing: ExitStack, tmp_path: Path, certificates: Certificates, case: str, said: str
+) -> None:
+    """The log says which check failed; the SuperNode stays and tries again."""
+    pair, trusted = Pair(certificates.cert, certificates.key), certificates.ca
+    if case == "ca":
+        trusted = make_certificates(tmp_path / "other-ca").ca
+    else:
+        days = (-3.0, -1.0) if case == "expired" else (-1.0, 1.0)
+        pair = certificate_pair(tmp_path / "certificates", case, days=days)
+        trusted = pair.cert
+    server = closing.enter_context(ScriptedAppIo(pair=pair))
+    address = server.address
+    if case == "expired":
+        address = address.replace("127.0.0.1", "localhost")
+    node = start(tmp_path, "--superlink", address, "--root-certificates", trusted)
+    closing.enter_context(node).wait_log(said, 20)
+    assert node.running
+    assert node.terminate() == 0
 
 
 # -- node configuration -------------------------------------------------------------------------
