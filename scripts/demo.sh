@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A whole federation on this machine, from nothing: builds flwr-quic, makes certificates and a
 # Python environment with stock Flower 1.22, starts a SuperLink with TLS and two SuperNodes, trains
-# a digit recogniser on them, reports, and cleans up. See usage() for the options.
+# an unmodified app on them, a digit recogniser, reports, and cleans up. See usage() for the options.
 
 set -euo pipefail
 
@@ -10,23 +10,24 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
     cat <<'END'
-usage: bash scripts/demo.sh [--keep] [--rounds N]
+usage: bash scripts/demo.sh [--keep] [--rounds N] [--stock-supernodes | --stock]
 
-  --keep       keep the federation running afterwards, until Ctrl-C
-  --rounds N   train for N rounds (default 3)
+  --keep              keep the federation running afterwards, until Ctrl-C
+  --rounds N          train for N rounds (default 3)
+  --stock-supernodes  with Flower's own flower-supernode instead of ours
+  --stock             with nothing of ours, for comparison (needs openssl)
 
 environment:
-  DEMO_SUPERLINK=stock   run Flower's own flower-superlink instead, for comparison (needs openssl)
-  FLWR_QUIC_BIN=PATH     use this flwr-quic binary instead of building one
-  FLWR_VENV=DIR          use this Python environment instead of making one
+  FLWR_QUIC_BIN=PATH  use this flwr-quic binary instead of building one
+  FLWR_VENV=DIR       use this Python environment instead of making one
 END
 }
 
 LOGS=$REPOSITORY/target/demo
 KEEP=no
 ROUNDS=3
-STOCK=no
-[[ ${DEMO_SUPERLINK:-} == stock ]] && STOCK=yes
+STOCK=no     # yes: nothing of ours
+SUPERNODES=ours
 WORK=        # temporary folder: certificates, Flower's home, the app
 DAEMONS=()   # process ids to end, newest last
 STEP=        # process id of the step that is waited for
@@ -69,6 +70,8 @@ parse_arguments() {
     while [[ $# -gt 0 ]]; do
         case $1 in
             --keep) KEEP=yes ;;
+            --stock-supernodes) SUPERNODES=stock ;;
+            --stock) STOCK=yes SUPERNODES=stock ;;
             --rounds)
                 [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || fail "--rounds needs a number"
                 ROUNDS=$2
@@ -93,6 +96,7 @@ build() {
     if [[ $STOCK == yes ]]; then
         say "1. SuperLink: Flower's own flower-superlink, for comparison"
         SUPERLINK=(flower-superlink)
+        SUPERNODE=(flower-supernode)
         return
     fi
     if [[ -n ${FLWR_QUIC_BIN:-} ]]; then
@@ -108,6 +112,8 @@ build() {
         echo "   ${BINARY#"$REPOSITORY"/}"
     fi
     SUPERLINK=("$BINARY" superlink --transport grpc)
+    SUPERNODE=("$BINARY" supernode)
+    if [[ $SUPERNODES == stock ]]; then SUPERNODE=(flower-supernode); fi
 }
 
 make_certificates() {
@@ -190,13 +196,14 @@ start_superlink() {
 }
 
 start_supernodes() {
-    say "5. Two stock flower-supernode, each with half of the training images"
-    start supernode-0 flower-supernode --root-certificates "$CA_CERT" \
-        --superlink "127.0.0.1:$FLEET_PORT" --clientappio-api-address "127.0.0.1:$NODE0_PORT" \
-        --node-config "partition-id=0 num-partitions=2"
-    start supernode-1 flower-supernode --root-certificates "$CA_CERT" \
-        --superlink "127.0.0.1:$FLEET_PORT" --clientappio-api-address "127.0.0.1:$NODE1_PORT" \
-        --node-config "partition-id=1 num-partitions=2"
+    say "5. Two SuperNodes (${SUPERNODE[*]##*/}), each with half of the training images"
+    local index ports=("$NODE0_PORT" "$NODE1_PORT")
+    for index in 0 1; do
+        start "supernode-$index" "${SUPERNODE[@]}" --root-certificates "$CA_CERT" \
+            --superlink "127.0.0.1:$FLEET_PORT" \
+            --clientappio-api-address "127.0.0.1:${ports[index]}" \
+            --node-config "partition-id=$index num-partitions=2"
+    done
     wait_until 60 "both SuperNodes are online" nodes_online 2
     wait_until 60 "the SuperNodes listen" ports_open "$NODE0_PORT" "$NODE1_PORT"
     echo "   processes ${DAEMONS[-2]} and ${DAEMONS[-1]}, online"
@@ -207,6 +214,7 @@ run_app() {
     APP=$WORK/digits
     cp -R "$REPOSITORY/examples/digits" "$APP"
     LAST_LOG=$LOGS/run.log
+    : >"$LAST_LOG"
     FEDERATION_CONFIG="address=\"127.0.0.1:$CONTROL_PORT\" root-certificates=\"$CA_CERT\""
     (
         cd "$APP"
@@ -242,13 +250,14 @@ report() {
     echo
     say "Done: accuracy $accuracy after round $ROUNDS, $mean s a round (run $RUN_ID, finished:completed)."
     cat <<END
-The SuperLink was ${SUPERLINK[0]##*/}; flwr, flower-supernode, flower-superexec and the
-app are Flower $VENV_FLWR_VERSION as published. The logs are in target/demo/.
+SuperLink: ${SUPERLINK[*]##*/}. SuperNodes: ${SUPERNODE[*]##*/}.
+flwr, flwr-serverapp, flwr-clientapp and the flwr that the app imports are Flower $VENV_FLWR_VERSION as
+published. The logs are in target/demo/.
 
 What to try next:
   bash scripts/demo.sh --keep              leave the federation running and talk to it yourself
   bash scripts/demo.sh --rounds 10         train for longer
-  DEMO_SUPERLINK=stock bash scripts/demo.sh    the same with Flower's own SuperLink, to compare
+  bash scripts/demo.sh --stock             the same with Flower's own programs, to compare
   examples/digits/README.md                the app, and how to run it against any SuperLink
   bash scripts/test.sh                     the tests
 END
