@@ -24,6 +24,10 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Calls at once on one connection.
     pub streams_max: u32,
+    /// How many bytes of one HTTP/2 request may wait for their reader.
+    pub stream_window_bytes: u32,
+    /// How many bytes of all requests of an HTTP/2 connection may wait for their readers.
+    pub connection_window_bytes: u32,
     /// How long a TLS handshake, or the first bytes of HTTP, may take.
     pub handshake: Duration,
     /// How long a request may stop arriving before it is given up.
@@ -38,6 +42,9 @@ impl Default for Limits {
             connections_max: 16_384,
             message_bytes_max: i32::MAX as usize,
             streams_max: 1_000,
+            // Large windows keep a long link full.
+            stream_window_bytes: 32 << 20,
+            connection_window_bytes: 64 << 20,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             grace: Duration::from_secs(2),

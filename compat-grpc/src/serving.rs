@@ -18,10 +18,7 @@ use tracing::debug;
 
 use crate::accept::Limits;
 
-/// Windows and frames of HTTP/2, in bytes. Large frames save a quarter and more of the CPU time;
-/// large windows keep a long link full.
-const STREAM_WINDOW: u32 = 32 << 20;
-const CONNECTION_WINDOW: u32 = 64 << 20;
+/// Frames of HTTP/2, in bytes. Large ones save a quarter and more of the CPU time.
 const FRAME_MAX: u32 = 256 << 10;
 const SEND_BUFFER: usize = 1 << 20;
 const HEADERS_MAX: u32 = 64 << 10;
@@ -58,8 +55,8 @@ pub(crate) async fn serve_http2<I>(
     let service = service_fn(move |request| answered(Arc::clone(&answers), request));
     let served = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
         .max_frame_size(FRAME_MAX)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(HEADERS_MAX)

@@ -73,7 +73,7 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
         None => Holds::default(),
     };
     let runtime = parts.runtime();
-    let mut serving = Serving::new(drain.clone(), KEPT_BUFFER_BYTES);
+    let mut serving = Serving::new(drain.clone(), Limits::default(), KEPT_BUFFER_BYTES);
 
     let control = Arc::new(control::Serve(link.control(runtime)));
     serving.grpc(
@@ -109,15 +109,17 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
 pub(super) struct Serving {
     tasks: JoinSet<Result<(), Exit>>,
     drain: Drain,
+    limits: Limits,
     buffers: Buffers,
 }
 
 impl Serving {
     /// Nothing is served yet. At most `kept_bytes` of memory are kept for the next large messages.
-    pub(super) fn new(drain: Drain, kept_bytes: usize) -> Self {
+    pub(super) fn new(drain: Drain, limits: Limits, kept_bytes: usize) -> Self {
         Self {
             tasks: JoinSet::new(),
             drain,
+            limits,
             buffers: Buffers::new(kept_bytes),
         }
     }
@@ -183,7 +185,7 @@ impl Serving {
         H: Handler<P>,
     {
         for socket in listener.sockets {
-            let listener = listen(socket, tls.clone(), auth(), dialect, &self.buffers)?;
+            let listener = self.listen(socket, tls.clone(), auth(), dialect)?;
             self.spawn(listener, handler);
         }
         Ok(())
@@ -198,7 +200,7 @@ impl Serving {
         handler: &Arc<impl Handler<fleet::Fleet>>,
     ) -> Result<(), Exit> {
         for socket in listener.sockets {
-            let (limits, buffers) = (Limits::default(), self.buffers.clone());
+            let (limits, buffers) = (self.limits, self.buffers.clone());
             let listener = RestListener::new(socket, tls.cloned(), dialect, limits, buffers)
                 .map_err(|error| Exit::because(&error))?;
             self.spawn(listener, handler);
@@ -214,9 +216,22 @@ impl Serving {
         });
     }
 
+    fn listen<D>(
+        &self,
+        socket: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        auth: CallerAuth,
+        dialect: D,
+    ) -> Result<GrpcListener<D>, Exit> {
+        let (limits, buffers) = (self.limits, self.buffers.clone());
+        let listener: io::Result<_> =
+            GrpcListener::new(socket, tls, auth, dialect, limits, buffers);
+        listener.map_err(|error| Exit::because(&error))
+    }
+
     pub(super) fn health(&mut self, listener: Listener) -> Result<(), Exit> {
         for socket in listener.sockets {
-            let listener = listen(socket, None, CallerAuth::none(), Health, &self.buffers)?;
+            let listener = self.listen(socket, None, CallerAuth::none(), Health)?;
             let drain = self.drain.clone();
             self.tasks.spawn(async move {
                 listener.serve_health(drain).await;
@@ -238,24 +253,6 @@ impl Serving {
         }
         Ok(())
     }
-}
-
-fn listen<D>(
-    socket: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    auth: CallerAuth,
-    dialect: D,
-    buffers: &Buffers,
-) -> Result<GrpcListener<D>, Exit> {
-    let listener: io::Result<_> = GrpcListener::new(
-        socket,
-        tls,
-        auth,
-        dialect,
-        Limits::default(),
-        buffers.clone(),
-    );
-    listener.map_err(|error| Exit::because(&error))
 }
 
 /// Memory kept for the next round's objects, in bytes: a dozen of the chunks that Flower cuts arrays into.

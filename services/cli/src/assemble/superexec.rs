@@ -55,7 +55,7 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
     );
     let parts = prepare(&options).await?;
     let drain = Drain::new();
-    let mut serving = Serving::new(drain.clone(), 0);
+    let mut serving = Serving::new(drain.clone(), Limits::default(), 0);
     if let Some(health) = parts.health {
         serving.health(health)?;
     }

@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 use flwr_api::{UserConfig, appio::Serve, fleet::FleetClient};
 use flwr_certs::{ClientTls, NodeKeyPair};
 use flwr_compat_grpc::{
-    Holds,
+    Holds, Limits,
     client::{Credentials, GrpcConnector, NodeSigner, RestConnector},
     f1::{
         ClientAppIoF1,
@@ -179,7 +179,7 @@ async fn run_until_signal(
     let drain = Drain::new();
     let own = parts.own.take();
     let superexec = own.map(|own| superexec(options, &own)).transpose()?;
-    let mut serving = Serving::new(drain.clone(), KEPT_BUFFER_BYTES);
+    let mut serving = Serving::new(drain.clone(), limits(), KEPT_BUFFER_BYTES);
     if let Some(health) = parts.health.take() {
         serving.health(health)?;
     }
@@ -285,6 +285,15 @@ fn supernode(options: &SuperNodeOptions, parts: Parts, exit: CancellationToken) 
         Arc::new(SystemClock),
         entropy,
     )
+}
+
+/// What ClientApps may make a SuperNode hold: they are near, so small windows keep their links full.
+fn limits() -> Limits {
+    Limits {
+        stream_window_bytes: 4 << 20,
+        connection_window_bytes: 16 << 20,
+        ..Limits::default()
+    }
 }
 
 /// Bytes of the disk that are left to others.
