@@ -63,6 +63,29 @@ impl Connection {
         self.closing.cancel();
     }
 
+    /// Sees one call through.
+    ///
+    /// # Errors
+    /// The call's own, `DEADLINE_EXCEEDED`, or `UNAVAILABLE` if the connection is over, or closed
+    /// from this end meanwhile.
+    pub(super) async fn exchange<T>(
+        &self,
+        deadline: Instant,
+        exchange: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        if self.is_over() {
+            return Err(gone());
+        }
+        tokio::select! {
+            biased;
+            answered = timeout_at(deadline, exchange) => {
+                answered.unwrap_or_else(|_| Err(deadline_exceeded()))
+            }
+            // An answer that came before the end is looked at first.
+            () = self.closing.cancelled() => Err(gone()),
+        }
+    }
+
     /// It takes no more calls; those under way go on.
     pub(super) fn end(&self, how: Closed) {
         self.closed.get_or_init(|| how);
@@ -142,18 +165,10 @@ impl<P: Protocol, A: Asking<P>> Caller<P> for GrpcCaller<A> {
     }
 
     async fn call(&self, call: Call<P>) -> Result<Reply<P>, Status> {
-        if self.connection.is_over() {
-            return Err(gone());
-        }
         let deadline = call.deadline;
-        tokio::select! {
-            biased;
-            answered = timeout_at(deadline, self.exchange(call)) => {
-                answered.unwrap_or_else(|_| Err(deadline_exceeded()))
-            }
-            // An answer that came before the end is looked at first.
-            () = self.connection.closing.cancelled() => Err(gone()),
-        }
+        self.connection
+            .exchange(deadline, self.exchange(call))
+            .await
     }
 
     async fn closed(&self) -> Closed {
@@ -201,11 +216,11 @@ fn timeout(deadline: Instant) -> HeaderValue {
     HeaderValue::try_from(format!("{millis}m")).expect("digits and a letter are ASCII")
 }
 
-pub(super) fn gone() -> Status {
+fn gone() -> Status {
     Status::new(Code::Unavailable, "the connection is gone")
 }
 
-pub(super) fn deadline_exceeded() -> Status {
+fn deadline_exceeded() -> Status {
     Status::new(Code::DeadlineExceeded, "no answer before the deadline")
 }
 

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use flwr_transport::{Body, Call, Caller, Closed, Code, Peer, Protocol, Reply, Status};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
-use tokio::time::timeout_at;
 
 use super::answer::{self, PROTOBUF};
 use super::lines::{Lease, Lines};
 use crate::client::asking::{Asked, Asking};
-use crate::client::caller::{Connection, USER_AGENT, blamed, deadline_exceeded, gone, measured};
+use crate::client::caller::{Connection, USER_AGENT, blamed, measured};
 use crate::client::endpoint::Target;
 use crate::client::errors::{Failed, broken, unusable};
 use crate::client::reply::Bounds;
@@ -129,18 +128,10 @@ impl<P: Protocol, A: Asking<P>> Caller<P> for RestCaller<A> {
     }
 
     async fn call(&self, call: Call<P>) -> Result<Reply<P>, Status> {
-        if self.connection.is_over() {
-            return Err(gone());
-        }
         let deadline = call.deadline;
-        tokio::select! {
-            biased;
-            answered = timeout_at(deadline, self.exchange(call)) => {
-                answered.unwrap_or_else(|_| Err(deadline_exceeded()))
-            }
-            // An answer that came before the end is looked at first.
-            () = self.connection.closing.cancelled() => Err(gone()),
-        }
+        self.connection
+            .exchange(deadline, self.exchange(call))
+            .await
     }
 
     async fn closed(&self) -> Closed {
