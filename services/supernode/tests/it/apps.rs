@@ -10,7 +10,7 @@ use flwr_supernode::Config;
 use flwr_transport::Context;
 use tokio::time::Instant;
 
-use crate::world::World;
+use crate::world::{AtWork, World};
 
 fn error_code(reply: &Delivery) -> i64 {
     match &reply.message.payload {
@@ -100,12 +100,9 @@ async fn test_109_111_113_apps_of_a_run_come_one_after_the_other_and_share_their
 
 #[tokio::test(start_paused = true)]
 async fn test_110_calls_without_a_valid_token_are_refused() {
-    let world = World::new().await;
-    let (node, _running) = world.join().await;
-    let run = world.running().await;
-    world.instruct(run, node, "a", "model").await;
-    let app = world.launch(run).await;
-    let instruction = world.pull(&app).await;
+    let AtWork {
+        world, instruction, ..
+    } = AtWork::new().await;
     let stranger = world.as_app(&flwr_api::Token::presented("00"));
     for context in [world.context(), stranger] {
         let refused = [
@@ -154,12 +151,14 @@ async fn test_121_an_app_that_dies_is_answered_for_with_the_code_of_how_far_it_g
 
 #[tokio::test(start_paused = true)]
 async fn an_app_that_dies_after_its_whole_reply_has_answered() {
-    let world = World::new().await;
-    let (node, _running) = world.join().await;
-    let run = world.running().await;
-    let asked = world.instruct(run, node, "a", "model").await;
-    let app = world.launch(run).await;
-    let instruction = world.pull(&app).await;
+    let AtWork {
+        world,
+        run,
+        asked,
+        app,
+        instruction,
+        ..
+    } = AtWork::new().await;
     for part in world.announce(&app, &instruction, "whole").await.unwrap() {
         assert!(world.push(&app, run, part).await);
     }
@@ -185,12 +184,13 @@ async fn a_launch_that_never_comes_is_tried_three_times() {
 
 #[tokio::test(start_paused = true)]
 async fn test_117_a_stopped_run_ends_its_app_and_the_next_run_is_served() {
-    let world = World::new().await;
-    let (node, _running) = world.join().await;
-    let run = world.running().await;
-    world.instruct(run, node, "a", "model").await;
-    let app = world.launch(run).await;
-    world.pull(&app).await;
+    let AtWork {
+        world,
+        node,
+        run,
+        app,
+        ..
+    } = AtWork::new().await;
     let (apps, context) = (Arc::clone(&world.apps), app.clone());
     let wait = Duration::from_secs(3600);
     let watched = tokio::spawn(async move { apps.watch_app(&context, WatchApp { wait }).await });
@@ -213,12 +213,14 @@ async fn test_117_a_stopped_run_ends_its_app_and_the_next_run_is_served() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reply_to_something_else_is_refused() {
-    let world = World::new().await;
-    let (node, _running) = world.join().await;
-    let run = world.running().await;
-    let asked = world.instruct(run, node, "a", "model").await;
-    let app = world.launch(run).await;
-    let instruction = world.pull(&app).await;
+    let AtWork {
+        world,
+        run,
+        asked,
+        app,
+        instruction,
+        ..
+    } = AtWork::new().await;
     let mut other = instruction.clone();
     other.message.metadata.id = flwr_api::MessageId::new("another");
     assert!(world.announce(&app, &other, "x").await.is_err());
@@ -255,12 +257,14 @@ async fn a_repeated_last_call_is_told_yes_and_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_app_whose_connection_is_gone_is_gone_unless_it_was_silent_for_long() {
-    let world = World::new().await;
-    let (node, _running) = world.join().await;
-    let run = world.running().await;
-    let asked = world.instruct(run, node, "a", "model").await;
-    let app = world.launch(run).await;
-    world.pull(&app).await;
+    let AtWork {
+        world,
+        node,
+        run,
+        asked,
+        app,
+        ..
+    } = AtWork::new().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     app.gone.cancel();
     let hung_up = Instant::now();

@@ -6,7 +6,7 @@ use flwr_api::NodeId;
 use flwr_api::appio::{AppIoService, PullObject};
 use flwr_api::fleet::{ObjectState, Request};
 
-use crate::world::{World, parts};
+use crate::world::{AtWork, World, parts};
 
 #[tokio::test(start_paused = true)]
 async fn test_116_what_is_here_is_not_fetched_again_and_the_app_once_per_run() {
@@ -39,12 +39,14 @@ async fn test_116_what_is_here_is_not_fetched_again_and_the_app_once_per_run() {
 
 #[tokio::test(start_paused = true)]
 async fn test_114_115_a_reply_waits_for_its_last_object() {
-    let world = World::new().await;
-    let (node, _running) = world.join().await;
-    let run = world.running().await;
-    let asked = world.instruct(run, node, "a", "model").await;
-    let app = world.launch(run).await;
-    let instruction = world.pull(&app).await;
+    let AtWork {
+        world,
+        run,
+        asked,
+        app,
+        instruction,
+        ..
+    } = AtWork::new().await;
     let mut missing = world.announce(&app, &instruction, "answer").await.unwrap();
     assert_eq!(missing.len(), 2);
     let last = missing.pop().unwrap();
@@ -62,12 +64,13 @@ async fn test_114_115_a_reply_waits_for_its_last_object() {
 
 #[tokio::test(start_paused = true)]
 async fn objects_are_checked_and_only_taken_if_announced() {
-    let world = World::new().await;
-    let (node, _running) = world.join().await;
-    let run = world.running().await;
-    world.instruct(run, node, "a", "model").await;
-    let app = world.launch(run).await;
-    let instruction = world.pull(&app).await;
+    let AtWork {
+        world,
+        run,
+        app,
+        instruction,
+        ..
+    } = AtWork::new().await;
     let [stranger, _] = parts("x", "never announced");
     assert!(!world.push(&app, run, stranger.clone()).await);
     let missing = world.announce(&app, &instruction, "answer").await.unwrap();

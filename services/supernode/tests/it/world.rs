@@ -59,6 +59,36 @@ impl Calls {
     }
 }
 
+/// A world in which an app works on the first instruction of a run.
+pub(crate) struct AtWork {
+    pub(crate) world: World,
+    pub(crate) node: NodeId,
+    pub(crate) run: RunId,
+    pub(crate) asked: MessageId,
+    pub(crate) app: Context,
+    /// What the app has pulled.
+    pub(crate) instruction: Delivery,
+}
+
+impl AtWork {
+    pub(crate) async fn new() -> Self {
+        let world = World::new().await;
+        let (node, _running) = world.join().await;
+        let run = world.running().await;
+        let asked = world.instruct(run, node, "a", "model").await;
+        let app = world.launch(run).await;
+        let instruction = world.pull(&app).await;
+        Self {
+            world,
+            node,
+            run,
+            asked,
+            app,
+            instruction,
+        }
+    }
+}
+
 /// A handler that writes down what it is asked.
 struct Recorded<H> {
     calls: Arc<Calls>,
