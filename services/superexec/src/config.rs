@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
+use crate::environment::Environment;
 
 /// The environment variable that a launcher may be given its join secret in. Apps do not inherit it:
 /// their code is not the launcher's.
@@ -19,6 +20,8 @@ pub struct Config {
     pub flwr_dir: PathBuf,
     /// The directories to look for the app's program in, as in `PATH`.
     pub path: OsString,
+    /// What apps find in their environment.
+    pub environment: Environment,
     /// How many apps run at once.
     pub apps_max: usize,
     /// How starts are made quick.

@@ -67,6 +67,7 @@ impl Launcher {
             starter: Starter {
                 kind: config.kind,
                 program,
+                environment: config.environment,
                 reach,
                 client,
                 output,
@@ -220,7 +221,9 @@ fn zygote(starter: &Starter) -> Option<Zygote> {
     let script = starter.program.file();
     let why = match Interpreter::of(script) {
         Ok(Some(interpreter)) => {
-            return Some(Zygote::start(script, interpreter, starter.output.clone()));
+            let environment = starter.environment.clone();
+            let output = starter.output.clone();
+            return Some(Zygote::start(script, interpreter, environment, output));
         }
         Ok(None) => "it is not a Python script".to_owned(),
         Err(error) => error.to_string(),

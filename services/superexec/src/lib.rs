@@ -10,6 +10,7 @@ mod ahead;
 mod app;
 mod config;
 mod endpoint;
+mod environment;
 mod interpreter;
 mod launcher;
 mod output;
@@ -22,6 +23,7 @@ mod zygote;
 
 pub use config::{Config, JOIN_SECRET_VARIABLE, Kind, Reach, Warm};
 pub use endpoint::{Endpoint, Opened};
+pub use environment::Environment;
 pub use launcher::Launcher;
 pub use output::Output;
 pub use program::{NotInstalled, find_program};

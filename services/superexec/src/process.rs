@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-use crate::config::JOIN_SECRET_VARIABLE;
+use crate::environment::Environment;
 use crate::zygote::Forked;
 
 /// A process that was started. Dropping it kills it.
@@ -50,10 +50,16 @@ pub(crate) struct Pipes {
 impl Process {
     /// Starts a program, in a process group of its own: what a terminal sends to this process does
     /// not reach it.
-    pub(crate) fn start(program: &Path, arguments: &[OsString], pipes: Pipes) -> io::Result<Self> {
-        let child = Command::new(program)
+    pub(crate) fn start(
+        program: &Path,
+        arguments: &[OsString],
+        environment: &Environment,
+        pipes: Pipes,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        environment.apply(&mut command);
+        let child = command
             .args(arguments)
-            .env_remove(JOIN_SECRET_VARIABLE)
             .stdin(Stdio::null())
             .stdout(pipes.stdout)
             .stderr(pipes.stderr)

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Kind, Reach};
 use crate::endpoint::{Endpoint, Opened};
+use crate::environment::Environment;
 use crate::output::{Label, Output, Stream};
 use crate::process::{Pipes, Process};
 use crate::program::Program;
@@ -24,6 +25,7 @@ use crate::zygote::Zygote;
 pub(crate) struct Starter {
     pub(crate) kind: Kind,
     pub(crate) program: Program,
+    pub(crate) environment: Environment,
     pub(crate) reach: Reach,
     pub(crate) client: AppIoClient,
     pub(crate) output: Output,
@@ -87,7 +89,7 @@ impl Starter {
         };
         let process = match forked {
             Some(forked) => Process::forked(forked),
-            None => Process::start(self.program.file(), &arguments, pipes)?,
+            None => Process::start(self.program.file(), &arguments, &self.environment, pipes)?,
         };
         let label = Label::default();
         let forward = |from, stream| {

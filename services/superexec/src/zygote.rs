@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::environment::Environment;
 use crate::interpreter::Interpreter;
 use crate::output::Output;
 use crate::process::{Ended, Pipes};
@@ -44,9 +45,14 @@ pub(crate) enum Ask {
 
 impl Zygote {
     /// Keeps a zygote for `script`. Needs a tokio runtime.
-    pub(crate) fn start(script: &Path, interpreter: Interpreter, output: Output) -> Self {
+    pub(crate) fn start(
+        script: &Path,
+        interpreter: Interpreter,
+        environment: Environment,
+        output: Output,
+    ) -> Self {
         let (asks, received) = mpsc::channel(ASKS_MAX);
-        let keeper = Keeper::new(script, interpreter, output, asks.downgrade());
+        let keeper = Keeper::new(script, interpreter, environment, output, asks.downgrade());
         Self {
             asks,
             keeper: AbortOnDropHandle::new(tokio::spawn(keeper.keep(received))),

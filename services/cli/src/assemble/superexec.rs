@@ -14,7 +14,8 @@ use flwr_compat_grpc::{
 };
 use flwr_state::SystemEntropy;
 use flwr_superexec::{
-    Config, Endpoint, JOIN_SECRET_VARIABLE, Launcher, Opened, Output, Reach, Relay, Warm,
+    Config, Endpoint, Environment, JOIN_SECRET_VARIABLE, Launcher, Opened, Output, Reach, Relay,
+    Warm,
 };
 use flwr_transport::{Acceptor, Drain, Policy, Redial};
 use rustix::process::{Pid, test_kill_process};
@@ -67,6 +68,9 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
     let config = Config {
         kind: options.plugin_type.kind(),
         flwr_dir: parts.flwr_dir,
+        environment: Environment::new(options.plugin_type.kind(), |name| {
+            std::env::var_os(name).is_some()
+        }),
         path: std::env::var_os("PATH").unwrap_or_default(),
         apps_max: APPS_MAX,
         warm: match options.warm_apps {

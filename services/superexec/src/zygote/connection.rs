@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::config::JOIN_SECRET_VARIABLE;
+use crate::environment::Environment;
 use crate::interpreter::Interpreter;
 use crate::output::{Label, Output, Stream};
 use crate::process::{Ended, Pipes};
@@ -70,6 +70,7 @@ impl Connection {
     pub(super) async fn open(
         interpreter: &Interpreter,
         script: &Path,
+        environment: &Environment,
         output: &Output,
     ) -> io::Result<Self> {
         let (ours, theirs) = StdUnixStream::pair()?;
@@ -77,11 +78,12 @@ impl Connection {
         let socket = UnixStream::from_std(ours)?;
         let (stdout, stdout_writer) = pipe()?;
         let (stderr, stderr_writer) = pipe()?;
-        let child = Command::new(&interpreter.program)
+        let mut command = Command::new(&interpreter.program);
+        environment.apply(&mut command);
+        let child = command
             .args(&interpreter.argument)
             .args(["-c", SOURCE])
             .arg(script)
-            .env_remove(JOIN_SECRET_VARIABLE)
             .stdin(OwnedFd::from(theirs))
             .stdout(stdout_writer)
             .stderr(stderr_writer)

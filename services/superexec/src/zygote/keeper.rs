@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Connection, Fork};
 use super::{ASKS_MAX, Ask, Forked};
+use crate::environment::Environment;
 use crate::interpreter::Interpreter;
 use crate::output::Output;
 use crate::process::Ended;
@@ -22,6 +23,7 @@ use crate::process::Ended;
 pub(super) struct Keeper {
     script: PathBuf,
     interpreter: Interpreter,
+    environment: Environment,
     output: Output,
     /// For what is forked. Weak, so that the questions end with those who ask.
     asks: mpsc::WeakSender<Ask>,
@@ -45,12 +47,14 @@ impl Keeper {
     pub(super) fn new(
         script: &Path,
         interpreter: Interpreter,
+        environment: Environment,
         output: Output,
         asks: mpsc::WeakSender<Ask>,
     ) -> Self {
         Self {
             script: script.to_owned(),
             interpreter,
+            environment,
             output,
             asks,
             generation: 0,
@@ -98,7 +102,12 @@ impl Keeper {
 
     async fn open(&mut self, asks: &mut mpsc::Receiver<Ask>) -> io::Result<Connection> {
         self.generation += 1;
-        let opening = Connection::open(&self.interpreter, &self.script, &self.output);
+        let opening = Connection::open(
+            &self.interpreter,
+            &self.script,
+            &self.environment,
+            &self.output,
+        );
         let mut opening = std::pin::pin!(opening);
         loop {
             let ask = tokio::select! {

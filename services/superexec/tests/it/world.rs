@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flwr_api::appio::{AppIoClient, Serve};
-use flwr_superexec::{Config, Endpoint, Kind, Launcher, Opened, Output, Reach, Relay, Warm};
+use flwr_superexec::{
+    Config, Endpoint, Environment, Kind, Launcher, Opened, Output, Reach, Relay, Warm,
+};
 use flwr_transport::{Acceptor as _, Connector as _, Drain, DynCaller, memory};
 use rustix::process::{Pid, Signal};
 use tokio::task::JoinHandle;
@@ -128,6 +130,7 @@ impl Plan {
         let config = Config {
             kind: self.kind,
             flwr_dir: "/flwr home".into(),
+            environment: Environment::new(self.kind, |_| false),
             path: OsString::from(self.folder.path()),
             apps_max: self.apps_max,
             warm: self.warm,
