@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::node::Core;
-use crate::patience::{Backoff, Insisting, long};
+use crate::patience::{Backoff, Insisting, is_final, long};
 use crate::runs::Run;
 
 /// How long an announced object is waited for in all (Flower 1.22, `common/inflatable_utils.py`).
@@ -110,7 +110,11 @@ impl Core {
     }
 
     /// Tells the SuperLink that it need not keep the instruction. If the answer is lost it does not
-    /// offer the instruction again, so giving up early would lose it.
+    /// offer the instruction again, so giving up early would lose it; nor does one of Flower 1.22 if
+    /// it cannot answer, so what is here is worked on then. A second offer is recognized.
+    ///
+    /// # Errors
+    /// When the SuperLink says no.
     pub(crate) async fn confirm(&self, node: NodeId, delivery: &Delivery) -> Result<(), Status> {
         let mut insisting = Insisting::default();
         loop {
@@ -120,8 +124,17 @@ impl Core {
                 message: delivery.tree.id,
             };
             match self.fleet.confirm_message(call, long()).await {
-                Err(status) => insisting.bear(status, &*self.entropy).await?,
                 Ok(()) => return Ok(()),
+                Err(status) => match insisting.bear(status, &*self.entropy).await {
+                    Ok(()) => {}
+                    Err(status) if is_final(&status) => return Err(status),
+                    Err(status) => {
+                        warn!(
+                            "an instruction is worked on though it could not be confirmed: {status}"
+                        );
+                        return Ok(());
+                    }
+                },
             }
         }
     }

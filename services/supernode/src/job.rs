@@ -17,7 +17,7 @@ use crate::deliver::{Delivered, log_round};
 use crate::desk::{Line, Look};
 use crate::fetch::{FetchError, describe};
 use crate::node::{Core, is_forgotten};
-use crate::patience::Insisting;
+use crate::patience::{Insisting, is_final};
 
 /// How often the SuperLink is asked whether the run of an app at work goes on.
 const RUN_CHECK_PERIOD: Duration = Duration::from_secs(5);
@@ -65,8 +65,8 @@ impl Core {
                 self.runs.forget(metadata.run);
                 Ok(())
             }
-            Err(FetchError::Refused(status)) => Err(status),
-            Err(error @ (FetchError::App(_) | FetchError::Object(_))) => {
+            Err(FetchError::Refused(status)) if is_final(&status) => Err(status),
+            Err(error) => {
                 warn!(run_id = metadata.run.0, message_id = %metadata.id, "the message cannot be worked on: {error}");
                 self.confirm(node, &delivery).await?;
                 let failure = AppError {

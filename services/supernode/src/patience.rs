@@ -60,13 +60,7 @@ impl Insisting {
         status: Status,
         entropy: &dyn Entropy,
     ) -> Result<(), Status> {
-        // The transport repeats by itself what is retryable, for as long as it is told to.
-        let is_final = status.code.is_retryable()
-            || matches!(
-                status.code,
-                Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
-            );
-        if is_final || self.left == 0 {
+        if is_final(&status) || self.left == 0 {
             return Err(status);
         }
         self.left -= 1;
@@ -74,4 +68,14 @@ impl Insisting {
         self.backoff.pause(entropy).await;
         Ok(())
     }
+}
+
+/// Whether a failure decides about a call: the SuperLink says no, or the transport, which repeats by
+/// itself what is retryable, was told to give up. Others, like a broken SuperLink's, may pass.
+pub(crate) fn is_final(status: &Status) -> bool {
+    status.code.is_retryable()
+        || matches!(
+            status.code,
+            Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
+        )
 }

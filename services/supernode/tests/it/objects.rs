@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use flwr_api::NodeId;
 use flwr_api::appio::{AppIoService, PullObject};
 use flwr_api::fleet::{ObjectState, Request};
+use flwr_api::{AppError, NodeId, Payload};
 
 use crate::world::{AtWork, World, parts};
 
@@ -35,6 +35,37 @@ async fn test_116_what_is_here_is_not_fetched_again_and_the_app_once_per_run() {
     );
     let asked_by_work = |call: &Request| matches!(call, Request::GetRun(_));
     assert_eq!(world.calls.count(asked_by_work), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_fetched_is_answered_for() {
+    for broken in ["GetRun", "GetFab", "PullObject"] {
+        let world = World::new().await;
+        let (node, _running) = world.join().await;
+        let run = world.running().await;
+        world.calls.break_for_good(broken);
+        let asked = world.instruct(run, node, "a", "model").await;
+        let Payload::Error(error) = world.reply(run, &asked).await.message.payload else {
+            panic!("{broken} failed and the instruction was worked on");
+        };
+        assert_eq!(error.code, AppError::MESSAGE_UNAVAILABLE, "{broken}");
+        let reason = error.reason.unwrap();
+        assert!(reason.contains("out of order"), "{broken}: {reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_confirmed_is_worked_on_once() {
+    let world = World::new().await;
+    let (node, _running) = world.join().await;
+    let run = world.running().await;
+    world.calls.break_for_good("ConfirmMessage");
+    let asked = world.instruct(run, node, "a", "model").await;
+    world.play(&world.launch(run).await, "answer", "").await;
+    let reply = world.reply(run, &asked).await.message;
+    assert!(matches!(reply.payload, Payload::Content(_)), "{reply:?}");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.launchable().await, []);
 }
 
 #[tokio::test(start_paused = true)]

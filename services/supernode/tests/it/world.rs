@@ -21,8 +21,8 @@ use flwr_superlink::fleet::FleetApi;
 use flwr_superlink::{Runtime, SuperLink};
 use flwr_supernode::{AppIoApi, Config, Ended, SuperNode};
 use flwr_transport::{
-    Acceptor, Bearer, Body, Call, Connector, Context, Drain, Handler, Identity, Peer, PublicKey,
-    Reply, Status, memory,
+    Acceptor, Bearer, Body, Call, Code, Connector, Context, Drain, Handler, Identity, Peer,
+    PublicKey, Reply, Status, memory,
 };
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -45,17 +45,25 @@ pub(crate) struct World {
     _folder: tempfile::TempDir,
 }
 
-/// What reached the SuperLink.
+/// What reached the SuperLink, and the call that it cannot answer.
 #[derive(Debug, Default)]
-pub(crate) struct Calls(Mutex<Vec<(Instant, Request)>>);
+pub(crate) struct Calls {
+    all: Mutex<Vec<(Instant, Request)>>,
+    broken: Mutex<Option<&'static str>>,
+}
 
 impl Calls {
     pub(crate) fn all(&self) -> Vec<(Instant, Request)> {
-        self.0.lock().unwrap().clone()
+        self.all.lock().unwrap().clone()
     }
 
     pub(crate) fn count(&self, wanted: impl Fn(&Request) -> bool) -> usize {
         self.all().iter().filter(|(_, call)| wanted(call)).count()
+    }
+
+    /// From now on calls of this name fail.
+    pub(crate) fn break_for_good(&self, name: &'static str) {
+        *self.broken.lock().unwrap() = Some(name);
     }
 }
 
@@ -98,7 +106,11 @@ struct Recorded<H> {
 impl<H: Handler<Fleet>> Handler<Fleet> for Recorded<H> {
     async fn handle(&self, context: Context, call: Call<Fleet>) -> Result<Reply<Fleet>, Status> {
         let entry = (Instant::now(), call.request.clone());
-        self.calls.0.lock().unwrap().push(entry);
+        let name = flwr_transport::Request::name(&call.request);
+        self.calls.all.lock().unwrap().push(entry);
+        if *self.calls.broken.lock().unwrap() == Some(name) {
+            return Err(Status::new(Code::Internal, "out of order"));
+        }
         self.inner.handle(context, call).await
     }
 }
