@@ -82,6 +82,21 @@ def test_a_round_through_the_grpc_adapter(tmp_path: Path) -> None:
         _one_round(federation)
 
 
+@pytest.mark.hardening
+@pytest.mark.parametrize("superlink", [OURS, STOCK])
+def test_a_round_through_the_grpc_adapter_with_our_supernode(
+    tmp_path: Path, superlink: str
+) -> None:
+    with Federation(
+        tmp_path,
+        nodes=1,
+        superlink_args=["--fleet-api-type", "grpc-adapter"],
+        node_args=["--grpc-adapter"],
+        cast=Cast(superlink, OURS),
+    ) as federation:
+        _one_round(federation)
+
+
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_round_through_rest(tmp_path: Path, certificates: Certificates, tls: bool) -> None:
     federation = Federation(
