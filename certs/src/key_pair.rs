@@ -112,6 +112,11 @@ impl NodeKeyPair {
         })
     }
 
+    /// Big endian, padded to the width of the curve.
+    pub(crate) fn scalar(&self) -> &[u8] {
+        &self.scalar
+    }
+
     /// The public half.
     #[must_use]
     pub fn public(&self) -> &NodePublicKey {

@@ -26,6 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["flwr-api", "flwr-fab", "flwr-state", "flwr-transport"],
     ),
     ("flwr-transport", &[]),
+    ("flwr-transport-quic", &["flwr-transport"]),
 ];
 
 /// What no service may have anywhere below it.

@@ -1,0 +1,183 @@
+//! One call at the end that answers.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flwr_transport::{
+    Call, Code, Context, Drain, EventStream, Handler, Identity, Peer, Protocol, Reply, Status, Tail,
+};
+use futures_util::{FutureExt as _, StreamExt as _};
+use quinn::{RecvStream, SendStream, WriteError};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::acceptor::Admit;
+use crate::body;
+use crate::head::{Answered, Asked, Follows, Told};
+use crate::stream::{Incoming, Outgoing};
+
+/// What every call of one connection is answered with.
+pub(crate) struct Answering<H> {
+    pub(crate) handler: Arc<H>,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) admit: Admit,
+    pub(crate) gone: CancellationToken,
+    pub(crate) drain: Drain,
+    pub(crate) head_bytes_max: usize,
+}
+
+impl<H> Answering<H> {
+    /// Sees a call through: until the caller has all of the answer, or has given up.
+    pub(crate) async fn answer<P: Protocol>(
+        self: Arc<Self>,
+        outgoing: SendStream,
+        incoming: RecvStream,
+    ) where
+        H: Handler<P>,
+    {
+        let mut outgoing = Outgoing::new(outgoing);
+        let over = outgoing.over();
+        let answered = async {
+            // A caller that takes no more is gone.
+            if self.respond(&mut outgoing, incoming).await.is_ok() {
+                outgoing.finish();
+                let _ = outgoing.over().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = over => {}
+            () = answered => {}
+        }
+    }
+
+    /// Refuses a call that came too late.
+    pub(crate) async fn refuse<P: Protocol>(self: Arc<Self>, outgoing: SendStream) {
+        let mut outgoing = Outgoing::new(outgoing);
+        let refusal = Answered::<P::Response>::Failed(Context::draining());
+        if outgoing
+            .write_value(&refusal, self.head_bytes_max)
+            .await
+            .is_ok()
+        {
+            outgoing.finish();
+            let _ = outgoing.over().await;
+        }
+    }
+
+    async fn respond<P: Protocol>(
+        &self,
+        outgoing: &mut Outgoing,
+        incoming: RecvStream,
+    ) -> Result<(), WriteError>
+    where
+        H: Handler<P>,
+    {
+        let tail = match self.handle(incoming).await {
+            Ok(Reply { response, tail }) => {
+                let follows = Follows::tail(&tail);
+                let head = Answered::Reply {
+                    response,
+                    tail: follows,
+                };
+                outgoing.write_value(&head, self.head_bytes_max).await?;
+                tail
+            }
+            Err(status) => {
+                let head = Answered::<P::Response>::Failed(status);
+                return outgoing.write_value(&head, self.head_bytes_max).await;
+            }
+        };
+        match tail {
+            Tail::None => Ok(()),
+            Tail::Body(body) => {
+                let sent = AssertUnwindSafe(body::send(body, outgoing)).catch_unwind();
+                match sent.await {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(_)) | Err(_) => Err(WriteError::ClosedStream),
+                }
+            }
+            Tail::Events(events) => self.tell::<P>(events, outgoing).await,
+        }
+    }
+
+    async fn handle<P: Protocol>(&self, incoming: RecvStream) -> Result<Reply<P>, Status>
+    where
+        H: Handler<P>,
+    {
+        let mut incoming = Incoming::new(incoming, self.head_bytes_max);
+        let head = timeout(HEAD_TIME_MAX, incoming.next::<Asked<P::Request>>());
+        let head = head.await.map_err(|_elapsed| {
+            Status::new(Code::DeadlineExceeded, "the head of the call took too long")
+        })?;
+        let malformed = |why: String| Status::new(Code::InvalidArgument, why);
+        let asked = match head {
+            Ok(Some(asked)) => asked,
+            Ok(None) => return Err(malformed("the call is empty".into())),
+            Err(missing) => return Err(malformed(format!("the call cannot be read: {missing}"))),
+        };
+        (self.admit)(&self.peer.identity)?;
+        let body = match asked.body {
+            Follows::Nothing => None,
+            Follows::Body(bytes) => Some(body::receive(incoming, bytes)),
+            Follows::Events => return Err(malformed("a call has no events".into())),
+        };
+        let patience = Duration::from_millis(asked.patience_ms).min(PATIENCE_MAX);
+        let context = Context {
+            peer: Arc::clone(&self.peer),
+            bearer: asked.bearer,
+            deadline: Instant::now() + patience,
+            drain: self.drain.clone(),
+            gone: self.gone.clone(),
+        };
+        let call = Call {
+            request: asked.request,
+            bearer: None,
+            body,
+            deadline: context.deadline,
+        };
+        let handled = async { self.handler.handle(context, call).await };
+        let handled = AssertUnwindSafe(handled).catch_unwind().await;
+        handled.unwrap_or_else(|_panic| Err(panicked()))
+    }
+
+    /// Sends events until the service ends them, or the drain does.
+    async fn tell<P: Protocol>(
+        &self,
+        mut events: EventStream<P::Event>,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), WriteError> {
+        loop {
+            let next = AssertUnwindSafe(events.next()).catch_unwind();
+            let next = tokio::select! {
+                biased;
+                () = self.drain.requested() => return Ok(()),
+                next = next => next,
+            };
+            let (told, is_last) = match next.unwrap_or_else(|_panic| Some(Err(panicked()))) {
+                None => return Ok(()),
+                Some(Ok(event)) => (Told::Event(event), false),
+                Some(Err(status)) => (Told::Failed(status), true),
+            };
+            outgoing.write_value(&told, self.head_bytes_max).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whoever calls may.
+pub(crate) fn anyone(_: &Identity) -> Result<(), Status> {
+    Ok(())
+}
+
+fn panicked() -> Status {
+    Status::new(Code::Internal, "the handler panicked")
+}
+
+/// How long the head of a call may take to arrive, from the first byte of its stream.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
+/// A caller that waits longer is taken to wait this long.
+const PATIENCE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);

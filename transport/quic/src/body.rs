@@ -1,0 +1,76 @@
+//! Bodies on streams.
+
+use bytes::{Bytes, BytesMut};
+use flwr_transport::{Body, BodyError};
+use futures_util::stream;
+use quinn::RecvStream;
+
+use crate::stream::{Incoming, Outgoing};
+
+/// Why a body did not go out whole.
+#[derive(Debug)]
+pub(crate) enum Unsent {
+    /// Its source failed.
+    Broken,
+    /// The peer wants no more of it, or is gone.
+    Unwanted,
+}
+
+/// Sends a body. The stream is not ended.
+pub(crate) async fn send(body: Body, outgoing: &mut Outgoing) -> Result<(), Unsent> {
+    if body.len().is_none_or(|bytes| bytes > SMALL_BYTES_MAX) {
+        outgoing.yield_to_others();
+    }
+    let mut body = body.checked();
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|_error| Unsent::Broken)?;
+        let written = outgoing.write(piece).await;
+        written.map_err(|_error| Unsent::Unwanted)?;
+    }
+    Ok(())
+}
+
+/// The rest of a stream as a body, held to its announcement.
+pub(crate) fn receive(incoming: Incoming, announced: Option<u64>) -> Body {
+    let reading = Reading {
+        stream: incoming.stream,
+        first: incoming.decoder.into_rest(),
+        room: BytesMut::new(),
+    };
+    let pieces = stream::unfold(Some(reading), async |reading| {
+        let mut reading = reading?;
+        let piece = reading.next().await.transpose()?;
+        let rest = piece.is_ok().then_some(reading);
+        Some((piece, rest))
+    });
+    Body::from_stream(announced, pieces).checked()
+}
+
+struct Reading {
+    stream: RecvStream,
+    /// What came together with the head.
+    first: Bytes,
+    /// Where the next bytes go. Packets are small, and each would keep its whole receive buffer.
+    room: BytesMut,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if !self.first.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.first)));
+        }
+        if self.room.len() < PIECE_BYTES_MIN {
+            self.room = BytesMut::zeroed(ROOM_BYTES);
+        }
+        let read = self.stream.read(&mut self.room).await;
+        let read = read.map_err(|_error| BodyError::Interrupted)?;
+        Ok(read.map(|bytes| self.room.split_to(bytes).freeze()))
+    }
+}
+
+/// Bodies up to here go out like heads.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
+/// Bytes that are read at once, at most.
+const ROOM_BYTES: usize = 256 << 10;
+/// Room that is worth another read.
+const PIECE_BYTES_MIN: usize = 16 << 10;

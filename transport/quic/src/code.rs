@@ -1,0 +1,26 @@
+//! Application error codes of streams and connections (RFC 9000, section 20.2).
+
+use quinn::{ConnectionError, VarInt};
+
+/// A stream whose writer fails, or is cut: what came so far is not the whole.
+pub(crate) const BROKEN: VarInt = VarInt::from_u32(1);
+/// A connection that was closed on purpose.
+pub(crate) const CLOSED: VarInt = VarInt::from_u32(2);
+/// A connection whose acceptor shuts down, with nothing under way.
+pub(crate) const DRAINED: VarInt = VarInt::from_u32(3);
+/// A connection whose hello asks for something that is not here. The reason phrase says what.
+pub(crate) const REFUSED: VarInt = VarInt::from_u32(4);
+/// Bytes that are no frames of this protocol.
+pub(crate) const MALFORMED: VarInt = VarInt::from_u32(5);
+/// Nothing came for too long where something was due.
+pub(crate) const TOO_SLOW: VarInt = VarInt::from_u32(6);
+
+/// Why the peer refused the connection, if that is how it ended.
+pub(crate) fn refusal(error: &ConnectionError) -> Option<String> {
+    match error {
+        ConnectionError::ApplicationClosed(close) if close.error_code == REFUSED => {
+            Some(String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,179 @@
+//! Opening connections.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flwr_transport::{ConnectError, Identity, Peer, Protocol};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, ConnectionError, Endpoint, EndpointConfig, TokioRuntime};
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use crate::caller::Caller;
+use crate::{ALPN, TRANSPORT, Tuning, code, udp};
+
+/// Where a connector connects to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// A name or an address, without brackets. The certificate has to be for it.
+    pub host: String,
+    /// The UDP port.
+    pub port: u16,
+}
+
+/// Opens connections to one address, each from a socket of its own.
+pub struct Connector<P: Protocol> {
+    target: Target,
+    config: ClientConfig,
+    head_bytes_max: usize,
+    explain: Explain,
+    _protocol: PhantomData<fn() -> P>,
+}
+
+/// Says what a failed handshake means, from the alert of TLS (RFC 8446, section 6) and what was wrong.
+type Explain = Arc<dyn Fn(u8, &str) -> ConnectError + Send + Sync>;
+
+impl<P: Protocol> Connector<P> {
+    /// A connector that trusts whom `tls` trusts, and shows what `tls` has to show.
+    ///
+    /// # Errors
+    /// When `tls` does not allow for TLS 1.3 with AES-128-GCM, which QUIC begins with.
+    pub fn new(
+        target: Target,
+        tls: &rustls::ClientConfig,
+        tuning: &Tuning,
+    ) -> Result<Self, ConnectError> {
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let tls = QuicClientConfig::try_from(tls).map_err(|error| refused(error.to_string()))?;
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::new(tuning.transport()));
+        Ok(Self {
+            target,
+            config,
+            head_bytes_max: HEAD_BYTES_MAX,
+            explain: Arc::new(|_, why| refused(format!("the TLS handshake failed: {why}"))),
+            _protocol: PhantomData,
+        })
+    }
+
+    /// The same connector with better words for handshakes that fail.
+    #[must_use]
+    pub fn explaining(
+        mut self,
+        explain: impl Fn(u8, &str) -> ConnectError + Send + Sync + 'static,
+    ) -> Self {
+        self.explain = Arc::new(explain);
+        self
+    }
+
+    async fn try_address(&self, address: SocketAddr) -> Result<Caller<P>, ConnectError> {
+        let endpoint = client_endpoint(address).map_err(|error| {
+            unreachable(format!("no UDP socket to reach {address} with: {error}"))
+        })?;
+        let connecting = endpoint
+            .connect_with(self.config.clone(), address, &self.target.host)
+            .map_err(|error| refused(error.to_string()))?;
+        let connection = match timeout(CONNECT_TIME_MAX, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(self.failed(address, &error)),
+            Err(_elapsed) => {
+                let seconds = CONNECT_TIME_MAX.as_secs();
+                let why = format!("{address} does not answer over UDP within {seconds} s");
+                return Err(unreachable(why));
+            }
+        };
+        let peer = Peer {
+            identity: Identity::Anonymous,
+            addr: address,
+            transport: TRANSPORT,
+        };
+        let caller = Caller::new(endpoint, connection, peer, self.head_bytes_max).await;
+        caller.map_err(|error| self.failed(address, &error))
+    }
+
+    fn failed(&self, address: SocketAddr, error: &ConnectionError) -> ConnectError {
+        if let Some(why) = code::refusal(error) {
+            return refused(format!("{address} refuses: {why}"));
+        }
+        match error {
+            ConnectionError::TransportError(failure) => match alert(failure.code) {
+                Some(alert) => (self.explain)(alert, &failure.reason),
+                None => unreachable(format!("the connection to {address} failed: {failure}")),
+            },
+            ConnectionError::ConnectionClosed(close) if alert(close.error_code).is_some() => {
+                refused(format!("{address} ended the TLS handshake: {close}"))
+            }
+            other => unreachable(format!("no connection to {address}: {other}")),
+        }
+    }
+}
+
+impl<P: Protocol> flwr_transport::Connector<P> for Connector<P> {
+    type Caller = Caller<P>;
+
+    async fn connect(&self) -> Result<Caller<P>, ConnectError> {
+        let Target { host, port } = &self.target;
+        let found = lookup_host((host.as_str(), *port)).await;
+        let addresses: Vec<_> = found
+            .map_err(|error| unreachable(format!("{host} is not found: {error}")))?
+            .collect();
+        let mut last = unreachable(format!("{host} has no address"));
+        for address in addresses {
+            match self.try_address(address).await {
+                Ok(caller) => return Ok(caller),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+impl<P: Protocol> fmt::Debug for Connector<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+fn client_endpoint(address: SocketAddr) -> std::io::Result<Endpoint> {
+    let local = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = udp::bind(local)?;
+    Endpoint::new(
+        EndpointConfig::default(),
+        None,
+        socket,
+        Arc::new(TokioRuntime),
+    )
+}
+
+/// The TLS alert that a code stands for (RFC 9001, section 4.8).
+fn alert(code: quinn_proto::TransportErrorCode) -> Option<u8> {
+    u64::from(code).checked_sub(0x100)?.try_into().ok()
+}
+
+fn unreachable(message: String) -> ConnectError {
+    ConnectError {
+        retryable: true,
+        message,
+    }
+}
+
+fn refused(message: String) -> ConnectError {
+    ConnectError {
+        retryable: false,
+        message,
+    }
+}
+
+/// How long an address is tried.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// The longest head of a call or an answer.
+pub(crate) const HEAD_BYTES_MAX: usize = 32 << 20;

@@ -1,0 +1,159 @@
+//! The two halves of a stream, which end whole or visibly broken.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use flwr_transport::{Code, Status};
+use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::code::{BROKEN, refusal};
+use crate::frame::{Decoder, FrameError, encode};
+
+/// The half that this end writes. Dropping it before [`finish`](Self::finish) breaks it, so that
+/// nobody takes what came for the whole.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    stream: SendStream,
+    /// How the stream is reset when it is dropped.
+    broken: Option<VarInt>,
+}
+
+/// The half that this end reads. Dropping it stops the writer.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) stream: RecvStream,
+    pub(crate) decoder: Decoder,
+}
+
+/// Why the next value does not come.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Missing {
+    #[error("the stream ended in the middle of a value")]
+    Cut,
+    #[error("the stream was reset with code {0}")]
+    Reset(VarInt),
+    #[error("the connection is gone: {0}")]
+    Lost(ConnectionError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+impl Outgoing {
+    pub(crate) fn new(stream: SendStream) -> Self {
+        Self {
+            stream,
+            broken: Some(BROKEN),
+        }
+    }
+
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), WriteError> {
+        self.stream.write_chunk(bytes).await
+    }
+
+    /// Writes a value; one that is too long for the peer breaks the stream.
+    pub(crate) async fn write_value<T: Serialize>(
+        &mut self,
+        value: &T,
+        bytes_max: usize,
+    ) -> Result<(), WriteError> {
+        match encode(value, bytes_max) {
+            Ok(frame) => self.write(frame).await,
+            Err(error) => {
+                tracing::warn!(%error, "a value cannot be sent");
+                Err(WriteError::Stopped(BROKEN))
+            }
+        }
+    }
+
+    /// Lets small calls pass this stream, which carries many bytes.
+    pub(crate) fn yield_to_others(&self) {
+        // A stream that is stopped already needs none.
+        let _ = self.stream.set_priority(-1);
+    }
+
+    /// Ends the stream.
+    pub(crate) fn finish(&mut self) {
+        self.broken = None;
+        // If the peer has stopped it, it is ended already.
+        let _ = self.stream.finish();
+    }
+
+    /// Completes when the peer has all of a finished stream, or wants no more of it.
+    pub(crate) fn over(
+        &self,
+    ) -> impl Future<Output = Result<Option<VarInt>, StoppedError>> + Send + use<> {
+        self.stream.stopped()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(code) = self.broken {
+            // It is ended already.
+            let _ = self.stream.reset(code);
+        }
+    }
+}
+
+impl Incoming {
+    pub(crate) fn new(stream: RecvStream, bytes_max: usize) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::new(bytes_max),
+        }
+    }
+
+    /// The next value, or nothing at the end. Cancel safe.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Missing> {
+        loop {
+            if let Some(value) = self.decoder.decode()? {
+                return Ok(Some(value));
+            }
+            match self.stream.read_chunk(CHUNK_BYTES_MAX, true).await {
+                Ok(Some(chunk)) => self.decoder.push(&chunk.bytes),
+                Ok(None) if self.decoder.is_empty() => return Ok(None),
+                Ok(None) => return Err(Missing::Cut),
+                Err(ReadError::Reset(code)) => return Err(Missing::Reset(code)),
+                Err(ReadError::ConnectionLost(error)) => return Err(Missing::Lost(error)),
+                Err(
+                    ReadError::ClosedStream
+                    | ReadError::IllegalOrderedRead
+                    | ReadError::ZeroRttRejected,
+                ) => {
+                    return Err(Missing::Cut);
+                }
+            }
+        }
+    }
+}
+
+impl From<Missing> for Status {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::Lost(error) => lost(&error),
+            Missing::Cut | Missing::Reset(_) => {
+                Self::new(Code::Unavailable, format!("there is no answer: {missing}"))
+            }
+            Missing::Frame(error) => Self::new(
+                Code::Internal,
+                format!("the answer cannot be understood: {error}"),
+            ),
+        }
+    }
+}
+
+/// What the end of the connection means to its calls.
+pub(crate) fn lost(error: &ConnectionError) -> Status {
+    match refusal(error) {
+        Some(why) => Status::new(Code::FailedPrecondition, why),
+        None => Status::new(
+            Code::Unavailable,
+            format!("the connection is gone: {error}"),
+        ),
+    }
+}
+
+/// Bytes that are copied behind a value at most, beside the value.
+const CHUNK_BYTES_MAX: usize = 16 << 10;

@@ -1,0 +1,104 @@
+//! What a connection is allowed to hold and how it behaves, each number with its reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::congestion::{ControllerFactory, CubicConfig};
+
+/// How connections are run. Sizes are in bytes and bound the memory of one connection.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Which congestion controller sends.
+    pub congestion: Congestion,
+    /// Bytes of a stream that may arrive unread. Twice the product of bandwidth and round trip of a
+    /// link of 100 Mbit/s and 200 ms.
+    pub stream_window: u32,
+    /// Bytes of all streams together that may arrive unread.
+    pub receive_window: u32,
+    /// Bytes sent and not acknowledged, of all streams together. When it is full, small calls wait
+    /// too, so it holds the windows of the bodies that travel at once, and then some.
+    pub send_window: u64,
+    /// Calls under way at once.
+    pub calls_max: u32,
+    /// After this much silence the connection is gone.
+    pub idle_timeout: Duration,
+    /// A sign of life is sent after this much silence, so that middle boxes keep the way open; none
+    /// is where this end does not.
+    pub keep_alive: Option<Duration>,
+}
+
+/// A congestion controller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Congestion {
+    /// Cubic (RFC 9438), which takes every loss for a full queue.
+    #[default]
+    Cubic,
+}
+
+impl Tuning {
+    /// For the end that connects: one or a few connections.
+    #[must_use]
+    pub fn connecting() -> Self {
+        Self {
+            congestion: Congestion::default(),
+            stream_window: 8 << 20,
+            receive_window: 32 << 20,
+            send_window: 40 << 20,
+            calls_max: 16,
+            idle_timeout: Duration::from_secs(60),
+            keep_alive: Some(Duration::from_secs(15)),
+        }
+    }
+
+    /// For the end that accepts, and may hold thousands of connections.
+    #[must_use]
+    pub fn accepting() -> Self {
+        Self {
+            stream_window: 4 << 20,
+            receive_window: 16 << 20,
+            calls_max: 256,
+            // Keeping the way open is for those who may be behind a middle box.
+            keep_alive: None,
+            ..Self::connecting()
+        }
+    }
+
+    pub(crate) fn transport(&self) -> TransportConfig {
+        let mut transport = TransportConfig::default();
+        let idle = IdleTimeout::try_from(self.idle_timeout).expect("below 2^62 ms");
+        let mut acks = AckFrequencyConfig::default();
+        // Acknowledging every tenth packet saves the receiver a quarter of its packets.
+        acks.ack_eliciting_threshold(VarInt::from_u32(10));
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(MTU_MAX);
+        transport
+            .stream_receive_window(VarInt::from_u32(self.stream_window))
+            .receive_window(VarInt::from_u32(self.receive_window))
+            .send_window(self.send_window)
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.calls_max))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .max_idle_timeout(Some(idle))
+            .keep_alive_interval(self.keep_alive)
+            .initial_rtt(INITIAL_RTT)
+            .ack_frequency_config(Some(acks))
+            .mtu_discovery_config(Some(mtu))
+            .datagram_receive_buffer_size(None)
+            .congestion_controller_factory(self.congestion.factory());
+        transport
+    }
+}
+
+impl Congestion {
+    fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
+        match self {
+            Self::Cubic => Arc::new(CubicConfig::default()),
+        }
+    }
+}
+
+/// The assumed round trip of a link nothing is known of: a lost first packet then costs 0.3 s and not
+/// 1 s.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// The payload of UDP in an Ethernet frame, with IPv4.
+const MTU_MAX: u16 = 1472;

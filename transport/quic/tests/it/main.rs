@@ -1,0 +1,6 @@
+//! The crate from outside: both ends over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod battery;
+mod support;
