@@ -82,7 +82,13 @@ impl AllowList {
     /// Whether this key may join. Takes no lock and allocates nothing.
     #[must_use]
     pub fn contains(&self, key: &NodePublicKey) -> bool {
-        self.keys.load().contains(key.spki_der())
+        self.contains_spki(key.spki_der())
+    }
+
+    /// Whether the key with this SubjectPublicKeyInfo, in the form of [`NodePublicKey::spki_der`], may join.
+    #[must_use]
+    pub fn contains_spki(&self, spki_der: &[u8]) -> bool {
+        self.keys.load().contains(spki_der)
     }
 
     /// How many keys may join.

@@ -7,13 +7,14 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    AlertDescription, ClientConfig, RootCertStore,
     version::{TLS12, TLS13},
 };
 
 use crate::{
     handshake::HandshakeError,
     inspect,
+    judged::Judge,
     pem_file::{self, FileError},
     tls::{ALPN_H2, provider},
 };
@@ -23,6 +24,7 @@ use crate::{
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     trust: Trust,
+    judge: Arc<Judge>,
 }
 
 /// Whom a client trusts.
@@ -55,9 +57,14 @@ impl ClientTls {
             Some(path) => (roots_in(path)?, Trust::File(path.into())),
             None => (roots_of_system()?, Trust::System),
         };
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+        let provider = Arc::new(provider());
+        let judge = Judge::new(store, Arc::clone(&provider))
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let judge = Arc::new(judge);
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])?
-            .with_root_certificates(store);
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&judge) as _);
         let mut config = match own {
             None => builder.with_no_client_auth(),
             Some(files) => {
@@ -76,6 +83,7 @@ impl ClientTls {
         Ok(Self {
             config: Arc::new(config),
             trust,
+            judge,
         })
     }
 
@@ -89,6 +97,19 @@ impl ClientTls {
     #[must_use]
     pub fn explain(&self, host: &str, error: &io::Error) -> HandshakeError {
         HandshakeError::explain(&self.trust, host, error)
+    }
+
+    /// What a handshake with `host` means that failed with this TLS alert (RFC 8446, section 6), sent by either end.
+    /// `why` is what the transport says of it.
+    #[must_use]
+    pub fn explain_alert(&self, host: &str, alert: u8, why: &str) -> HandshakeError {
+        match (self.judge.take_refused(), alert.into()) {
+            (Some(refused), _) => HandshakeError::certificate(&self.trust, host, &refused),
+            (None, AlertDescription::NoApplicationProtocol) => HandshakeError::NoQuic,
+            (None, _) => HandshakeError::Unusable {
+                why: why.to_owned(),
+            },
+        }
     }
 }
 

@@ -40,6 +40,9 @@ pub enum HandshakeError {
         "the server does not offer HTTP/2 over TLS (ALPN h2), so it does not speak gRPC: check the port"
     )]
     NoHttp2,
+    /// Something else than ours is behind the UDP port.
+    #[error("the server does not speak to flwr-quic over QUIC: check the port")]
+    NoQuic,
     /// No TLS came back.
     #[error(
         "the server speaks no TLS on this port: connect with --insecure, or give the server a certificate"
@@ -117,7 +120,7 @@ impl HandshakeError {
         }
     }
 
-    fn certificate(trust: &Trust, host: &str, problem: &CertificateError) -> Self {
+    pub(crate) fn certificate(trust: &Trust, host: &str, problem: &CertificateError) -> Self {
         match problem {
             // The signature is another key's if the CA only has the name of the one that signed.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownCa {

@@ -22,6 +22,7 @@ mod files;
 mod handshake;
 mod inspect;
 mod join_secret;
+mod judged;
 mod key_cache;
 mod key_pair;
 mod layout;

@@ -2,9 +2,10 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
 };
 
+use flwr_transport_quic::udp;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
@@ -45,9 +46,9 @@ impl Binder {
         flag: &'static str,
     ) -> Result<Listener, Exit> {
         let bound = if address.is_wildcard() {
-            bind_wildcard(&address).map(|socket| vec![socket])
+            bind_wildcard(&address, bound_socket).map(|socket| vec![socket])
         } else {
-            bind_named(&address).await
+            bind_named(&address, bound_socket).await
         };
         match bound.and_then(|sockets| sockets.into_iter().map(into_tokio).collect()) {
             Ok(sockets) => {
@@ -56,6 +57,23 @@ impl Binder {
             }
             Err(error) => Err(Exit::Problem(self.explain(&address, flag, &error))),
         }
+    }
+
+    /// Binds UDP sockets to `address`, as [`bind`](Self::bind) does for TCP.
+    ///
+    /// # Errors
+    /// When the port is taken, in either family, or the address cannot be bound.
+    pub(crate) async fn bind_udp(
+        &mut self,
+        address: &Address,
+        flag: &'static str,
+    ) -> Result<Vec<UdpSocket>, Exit> {
+        let bound = if address.is_wildcard() {
+            bind_wildcard(address, udp::bind).map(|socket| vec![socket])
+        } else {
+            bind_named(address, udp::bind).await
+        };
+        bound.map_err(|error| Exit::Problem(self.explain(address, flag, &error)))
     }
 
     /// Binds a port of the loopback that the system chooses.
@@ -106,20 +124,26 @@ impl Binder {
 }
 
 /// Both families on one socket, as Flower's gRPC library binds a wildcard; IPv4 alone on a machine without IPv6.
-fn bind_wildcard(address: &Address) -> io::Result<Socket> {
+fn bind_wildcard<S>(
+    address: &Address,
+    bind: impl Fn(SocketAddr) -> io::Result<S>,
+) -> io::Result<S> {
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port));
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port));
     // Not every system refuses a socket of both families beside one of IPv4, and then the older one gets the peers.
-    drop(bound_socket(v4)?);
-    match bound_socket(v6) {
+    drop(bind(v4)?);
+    match bind(v6) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => Err(error),
-        Err(_no_ipv6) => bound_socket(v4),
+        Err(_no_ipv6) => bind(v4),
         Ok(socket) => Ok(socket),
     }
 }
 
 /// Every address of a host. One that the machine does not have is left out if there is another.
-async fn bind_named(address: &Address) -> io::Result<Vec<Socket>> {
+async fn bind_named<S>(
+    address: &Address,
+    bind: impl Fn(SocketAddr) -> io::Result<S>,
+) -> io::Result<Vec<S>> {
     let mut found: Vec<SocketAddr> = tokio::net::lookup_host((address.host.as_str(), address.port))
         .await
         .map_err(|_unknown| ErrorKind::NotFound)?
@@ -129,7 +153,7 @@ async fn bind_named(address: &Address) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::with_capacity(found.len());
     let mut failure = ErrorKind::NotFound.into();
     for addr in found {
-        match bound_socket(addr) {
+        match bind(addr) {
             Ok(socket) => sockets.push(socket),
             Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(error),
             Err(error) => failure = error,

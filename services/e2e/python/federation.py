@@ -431,7 +431,8 @@ class Federation:
     """A SuperLink with SuperNodes, all online on entry, all ended on exit.
 
     Node ``i`` of ``n`` gets the node config ``partition-id=i num-partitions=n``. ``node_isolation``
-    is the SuperLink's unless given. ``cast`` says whose program plays each role. All addresses are
+    is the SuperLink's unless given. ``cast`` says whose program plays each role, ``transport`` what the
+    SuperLink serves Fleet over. All addresses are
     known before anything starts.
     """
 
@@ -446,6 +447,7 @@ class Federation:
         node_args: Sequence[object] = (),
         cast: Optional["Cast"] = None,
         appio: Optional[AppIoTls] = None,
+        transport: str = "grpc",
     ) -> None:
         self.directory = directory
         self.cast = cast or Cast()
@@ -457,6 +459,7 @@ class Federation:
             args=superlink_args,
             kind=self.cast.superlink,
             appio=appio if self.cast.server_tls and isolation == "process" else None,
+            transport=transport,
         )
         self.node_isolation = node_isolation or isolation
         self.clientappio = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
@@ -480,8 +483,9 @@ class Federation:
         config: str = "",
         args: Sequence[object] = (),
         clientappio: Optional[str] = None,
+        kind: Optional[str] = None,
     ) -> SuperNode:
-        """Start one more SuperNode; the federation ends it."""
+        """Start one more SuperNode, of ``kind`` or as cast; the federation ends it."""
         is_encrypted = self.cast.client_tls and self.node_isolation == "process"
         node = SuperNode(
             self.link,
@@ -490,7 +494,7 @@ class Federation:
             config,
             self.node_isolation,
             [*self.node_args, *args],
-            kind=self.cast.supernode,
+            kind=kind or self.cast.supernode,
             launcher=self.cast.client_launcher,
             appio=self.appio if is_encrypted else None,
             clientappio=clientappio,

@@ -358,11 +358,14 @@ STOCK, OURS = "stock", "ours"
 """Whose program plays a role: Flower's from PyPI, or the one under test."""
 
 
-def superlink_command(kind: Optional[str] = None) -> list[str]:
-    """The command line of a SuperLink, of the one under test by default, without its flags."""
+def superlink_command(kind: Optional[str] = None, transport: str = "grpc") -> list[str]:
+    """The command line of a SuperLink, of the one under test by default, without its flags.
+
+    ``transport`` concerns ours only.
+    """
     if kind == STOCK or (kind is None and REFERENCE):
         return [str(VENV_BIN / "flower-superlink")]
-    return [str(binary()), "superlink", "--transport", "grpc"]
+    return [str(binary()), "superlink", "--transport", transport]
 
 
 def binary() -> Path:
@@ -389,7 +392,7 @@ class SuperLink:
     ``tls`` is a ``Certificates`` for Control and Fleet, or ``None`` for ``--insecure``. Addresses
     are ``127.0.0.1:port`` strings: ``serverappio``, ``fleet``, ``control`` and ``health`` (``None``
     unless asked for). With ``simulation`` there are ``simulationio`` and ``control`` only. ``args``
-    are appended to the command line as they are. ``appio`` is the TLS of ServerAppIo, which only
+    are appended to the command line as they are; ``transport`` is what Fleet is served over. ``appio`` is the TLS of ServerAppIo, which only
     ours has.
     """
 
@@ -404,8 +407,10 @@ class SuperLink:
         env: Optional[dict[str, str]] = None,
         kind: Optional[str] = None,
         appio: Optional["AppIoTls"] = None,
+        transport: str = "grpc",
     ) -> None:
         self.directory = Path(directory)
+        self.transport = transport
         self.simulation = simulation
         self.simulationio = f"127.0.0.1:{free_port()}"
         self.tls = tls
@@ -435,8 +440,10 @@ class SuperLink:
 
     @property
     def addresses(self) -> list[str]:
-        """All addresses this server listens on."""
-        apps = [self.simulationio] if self.simulation else [self.serverappio, self.fleet]
+        """All addresses this server listens on over TCP."""
+        apps = [self.simulationio] if self.simulation else [self.serverappio]
+        if not self.simulation and "grpc" in self.transport:
+            apps.append(self.fleet)
         every = [self.control, *apps, self.health]
         return [address for address in every if address is not None]
 
@@ -459,7 +466,8 @@ class SuperLink:
             flags += ["--health-server-address", self.health]
         if self.appio is not None:
             flags += self.appio.server_flags()
-        return [*superlink_command(self.kind), *(str(flag) for flag in [*flags, *self.args])]
+        command = superlink_command(self.kind, self.transport)
+        return [*command, *(str(flag) for flag in [*flags, *self.args])]
 
     def launch(self) -> Process:
         """Start the program without waiting for its ports (for starts that must fail)."""

@@ -16,6 +16,7 @@ pub mod conformance;
 pub mod drain;
 pub mod memory;
 pub mod peer;
+pub mod prefer;
 pub mod redial;
 pub mod serve;
 pub mod status;
@@ -24,6 +25,7 @@ pub use body::{Body, BodyError};
 pub use call::{Call, EventStream, Protocol, Reply, Request, Tail, Wire};
 pub use drain::{Drain, DrainGuard};
 pub use peer::{AccountId, Bearer, Identity, Peer, PublicKey};
+pub use prefer::Prefer;
 pub use redial::{LinkState, Policy, Redial};
 pub use serve::{
     Acceptor, Caller, Closed, ConnectError, Connector, Context, Drained, DynCaller, Handler,

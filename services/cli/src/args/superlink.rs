@@ -125,9 +125,10 @@ pub(crate) struct SuperLinkOptions {
     #[command(flatten)]
     pub(crate) appio: AppIoOptions,
 
-    /// What peers are served over, separated by commas; so far only `grpc`
+    /// What SuperNodes are served over, separated by commas: `grpc` (TCP) for all, `quic` (UDP, same port) for
+    /// `flwr-quic supernode`. Everybody else is served over gRPC in any case
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "grpc", help_heading = OURS,
-          hide_possible_values = true)]
+          hide_possible_values = true, env = "FLWR_QUIC_TRANSPORT")]
     pub(crate) transport: Vec<Transport>,
 
     /// Hold no unanswerable call longer than this; 0 answers at once [default: as long as each call allows]

@@ -12,7 +12,7 @@ use super::{
     OURS,
     appio::AppIoOptions,
     superexec::WarmApps,
-    superlink::{Isolation, LogFormat, Transport},
+    superlink::{Isolation, LogFormat},
 };
 
 /// The flags of a SuperNode, as given.
@@ -87,9 +87,11 @@ pub(crate) struct SuperNodeOptions {
     #[command(flatten)]
     pub(crate) appio: AppIoOptions,
 
-    /// What carries calls to the SuperLink; so far only `grpc`
-    #[arg(long, value_enum, default_value = "grpc", help_heading = OURS, hide_possible_values = true)]
-    pub(crate) transport: Transport,
+    /// What carries calls to the SuperLink: `grpc`; `quic`, which a `flwr-quic superlink --transport grpc,quic`
+    /// serves; or `auto`, which is QUIC where it gets through, else gRPC
+    #[arg(long, value_enum, default_value_t = NodeTransport::Grpc, help_heading = OURS, hide_possible_values = true,
+          env = "FLWR_QUIC_TRANSPORT")]
+    pub(crate) transport: NodeTransport,
 
     /// How many ClientApps may run at once; those of one run never do
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one, help_heading = OURS)]
@@ -121,6 +123,17 @@ pub(crate) enum Carrier {
     GrpcRere,
     /// Protobuf over HTTP.
     Rest,
+}
+
+/// What carries a SuperNode's calls.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum NodeTransport {
+    /// QUIC where it gets through, else gRPC.
+    Auto,
+    /// gRPC, also to stock SuperLinks.
+    Grpc,
+    /// QUIC.
+    Quic,
 }
 
 /// A SuperNode's key files, as given.

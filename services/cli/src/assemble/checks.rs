@@ -6,7 +6,7 @@ use flwr_certs::AllowList;
 use flwr_superlink::Runtime;
 use tracing::{debug, info, warn};
 
-use super::tls;
+use super::{quic, tls};
 use crate::{
     address::Address,
     args::superlink::{FleetApiType, SuperLinkOptions, Transport},
@@ -43,7 +43,16 @@ pub(super) fn check_deprecated(options: &SuperLinkOptions) -> Result<(), Exit> {
 pub(super) fn check_available(options: &SuperLinkOptions) -> Result<(), Exit> {
     let refuse = |sentence: String| Err(Exit::Problem(sentence));
     if options.transport.contains(&Transport::Quic) {
-        return refuse("`--transport quic` comes in a later release: give `--transport grpc`, the only one so far.".into());
+        if options.insecure {
+            return Err(quic::refuse_insecure());
+        }
+        if options.fleet_api_type != FleetApiType::GrpcRere {
+            return refuse(format!(
+                "`--transport quic` and `--fleet-api-type {}` exclude each other: nodes that speak it do not prove who \
+                 they are.",
+                options.fleet_api_type
+            ));
+        }
     }
     if let Some(file) = options.database_file() {
         return refuse(format!(

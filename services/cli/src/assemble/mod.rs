@@ -3,6 +3,7 @@
 pub(crate) mod appio;
 mod checks;
 mod credentials;
+pub(crate) mod quic;
 pub(crate) mod rest;
 mod serve;
 pub(crate) mod superexec;

@@ -17,7 +17,7 @@ use flwr_superlink::{Runtime, SuperLink, SystemEntropy};
 use flwr_transport::{Acceptor, Drain, Handler, Protocol};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::{appio, superlink::crashed};
+use super::{appio, quic::Quic, superlink::crashed};
 use crate::{args::superlink::FleetApiType, exit::Exit, listen::Listener};
 
 /// What a SuperLink serves with; everything in it is checked.
@@ -42,8 +42,10 @@ pub(crate) struct Parts {
 /// What SuperNodes are served with.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    /// Listens for them.
-    pub(crate) listener: Listener,
+    /// Listens for those that come by TCP.
+    pub(crate) listener: Option<Listener>,
+    /// Serves those that come by QUIC.
+    pub(crate) quic: Option<Quic>,
     /// The nodes that may join; without it every node may, with a key of its own.
     pub(crate) allow_list: Option<Arc<AllowList>>,
     /// What they speak.
@@ -134,7 +136,14 @@ impl Serving {
     ) -> Result<(), Exit> {
         let is_authenticated = parts.api_type == FleetApiType::GrpcRere;
         let handler = Arc::new(fleet::Serve(link.fleet(!is_authenticated)));
-        let listener = parts.listener;
+        if let Some(quic) = parts.quic {
+            for acceptor in quic.acceptors(parts.allow_list.as_ref())? {
+                self.spawn(acceptor, &handler);
+            }
+        }
+        let Some(listener) = parts.listener else {
+            return Ok(());
+        };
         match parts.api_type {
             FleetApiType::GrpcAdapter => {
                 let adapter = Adapter(dialect);

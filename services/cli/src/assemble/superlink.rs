@@ -19,7 +19,7 @@ use crate::{
     address::Address,
     args::{
         superexec::PluginType,
-        superlink::{FleetApiType, SuperLinkOptions},
+        superlink::{FleetApiType, SuperLinkOptions, Transport},
     },
     assemble::{
         appio,
@@ -27,6 +27,7 @@ use crate::{
             Addresses, check_available, check_deprecated, check_storage_dir, load_allow_list,
             load_tls,
         },
+        quic::Quic,
         serve::{Fleet, Parts, serve},
     },
     exit::{Code, Exit, sentence},
@@ -114,7 +115,7 @@ async fn bind(
     };
     let (appio, own) = appio.bind(service, addresses.appio, &mut binder).await?;
     let fleet = match addresses.fleet {
-        Some(address) => Some(bind_fleet(options, address, &mut binder).await?),
+        Some(address) => Some(bind_fleet(options, address, tls.as_ref(), &mut binder).await?),
         None => None,
     };
     let health = match addresses.health {
@@ -139,6 +140,7 @@ async fn bind(
 async fn bind_fleet(
     options: &SuperLinkOptions,
     address: Address,
+    tls: Option<&Arc<rustls::ServerConfig>>,
     binder: &mut Binder,
 ) -> Result<Fleet, Exit> {
     if options.fleet_api_num_workers != 1 {
@@ -148,18 +150,33 @@ async fn bind_fleet(
         );
     }
     let allow_list = load_allow_list(options)?;
-    let listener = binder.bind(address, "--fleet-api-address").await?;
-    info!(
-        "Flower Deployment Runtime: Starting Fleet API ({}) on {}",
-        match options.fleet_api_type {
+    let starting = |api: &str| {
+        info!("Flower Deployment Runtime: Starting Fleet API ({api}) on {address}");
+    };
+    let is_wanted = |transport| options.transport.contains(&transport);
+    let listener = if is_wanted(Transport::Grpc) {
+        let listener = binder.bind(address.clone(), FLEET_FLAG).await?;
+        starting(match options.fleet_api_type {
             FleetApiType::GrpcAdapter => "GrpcAdapter",
             FleetApiType::GrpcRere => "gRPC-rere",
             FleetApiType::Rest => "REST",
-        },
-        listener.address
-    );
+        });
+        Some(listener)
+    } else {
+        None
+    };
+    let quic = match tls {
+        Some(tls) if is_wanted(Transport::Quic) => {
+            let sockets = binder.bind_udp(&address, FLEET_FLAG).await?;
+            starting("QUIC");
+            let tls = Arc::clone(tls);
+            Some(Quic { sockets, tls })
+        }
+        _ => None,
+    };
     Ok(Fleet {
         listener,
+        quic,
         allow_list,
         api_type: options.fleet_api_type,
     })
@@ -263,4 +280,6 @@ const SIMULATIONIO: appio::Service = appio::Service {
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
 /// What calls under way get to finish beyond the grace that their transport gave them.
 const GRACE: Duration = Duration::from_secs(1);
+/// Where the address of Fleet comes from.
+const FLEET_FLAG: &str = "--fleet-api-address";
 const FAREWELL: &str = "SuperLink terminated gracefully.";

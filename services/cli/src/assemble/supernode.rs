@@ -19,13 +19,14 @@ use flwr_state::{
     Clock as _, DiskFabs, ObjectFiles, StoreError, SystemClock, SystemEntropy, files,
 };
 use flwr_supernode::{Config, SuperNode};
-use flwr_transport::{Drain, DynCaller, Policy, Redial};
+use flwr_transport::{Drain, DynCaller, Policy, Prefer, Redial};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     appio,
     credentials::{load_client_tls, load_keys},
+    quic,
     rest::{load_rest_tls, superlink_address},
     serve::Serving,
     superlink::crashed,
@@ -34,8 +35,7 @@ use crate::{
     address::Address,
     args::{
         superexec::PluginType,
-        superlink::Transport,
-        supernode::{Carrier, KeyFlags, SuperNodeOptions},
+        supernode::{Carrier, KeyFlags, NodeTransport, SuperNodeOptions},
     },
     exit::{Exit, sentence},
     home,
@@ -82,7 +82,7 @@ pub(crate) async fn run(options: SuperNodeOptions) -> Result<(), Exit> {
 }
 
 async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
-    check_available(options)?;
+    check_transport(options)?;
     let (superlink, scheme) = superlink_address(options.carrier(), &options.superlink)?;
     let roots = options.root_certificates.as_deref();
     let tls = match scheme {
@@ -125,11 +125,19 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     })
 }
 
-/// What comes in a later release is refused, never silently left out.
-fn check_available(options: &SuperNodeOptions) -> Result<(), Exit> {
-    if options.transport == Transport::Quic {
+/// Flags that exclude each other are refused, never silently left out.
+fn check_transport(options: &SuperNodeOptions) -> Result<(), Exit> {
+    if options.transport == NodeTransport::Grpc {
+        return Ok(());
+    }
+    if options.insecure {
+        return Err(quic::refuse_insecure());
+    }
+    if options.carrier() != Carrier::GrpcRere {
         return Err(Exit::Problem(
-            "`--transport quic` comes in a later release: give `--transport grpc`, the only one so far.".into(),
+            "`--transport` is for SuperNodes that speak the Fleet service: leave out `--rest` and `--grpc-adapter`, or \
+             give `--transport grpc`."
+                .into(),
         ));
     }
     Ok(())
@@ -185,7 +193,7 @@ async fn run_until_signal(
     }
     let ports = std::mem::take(&mut parts.appio);
     let exit = CancellationToken::new();
-    let node = supernode(options, parts, exit.clone());
+    let node = supernode(options, parts, exit.clone())?;
     for port in ports {
         let handler = Arc::new(Serve(node.appio(port.launchers)));
         let holds = Holds::default();
@@ -243,7 +251,17 @@ fn superexec(options: &SuperNodeOptions, own: &appio::OwnLauncher) -> Result<Sup
     })
 }
 
-fn supernode(options: &SuperNodeOptions, parts: Parts, exit: CancellationToken) -> SuperNode {
+fn supernode(
+    options: &SuperNodeOptions,
+    parts: Parts,
+    exit: CancellationToken,
+) -> Result<SuperNode, Exit> {
+    let quic = match &parts.tls {
+        Some(tls) if options.transport != NodeTransport::Grpc => {
+            Some(quic::connector(&parts.superlink, tls, &parts.keys)?)
+        }
+        _ => None,
+    };
     let keys = parts.keys;
     let credentials = Credentials::node(NodeSigner::new(keys, || SystemClock.now().seconds()));
     let policy = Policy {
@@ -267,24 +285,36 @@ fn supernode(options: &SuperNodeOptions, parts: Parts, exit: CancellationToken) 
             Arc::new(Redial::new(connector, policy, random))
         }
         Carrier::GrpcRere => {
-            let connector = GrpcConnector::new(host, port, tls, credentials, FleetAsker);
-            Arc::new(Redial::new(connector, policy, random))
+            let grpc = GrpcConnector::new(host, port, tls, credentials, FleetAsker);
+            match (quic, options.transport) {
+                (Some(quic), NodeTransport::Auto) => {
+                    let connector = Prefer::new(quic, grpc, quic::PATIENCE, quic::TRY_AGAIN);
+                    Arc::new(Redial::new(connector, policy, random))
+                }
+                (Some(quic), _) => Arc::new(Redial::new(quic, policy, random)),
+                (None, _) => Arc::new(Redial::new(grpc, policy, random)),
+            }
         }
+    };
+    let hold = match options.transport {
+        NodeTransport::Quic => quic::HOLD,
+        NodeTransport::Auto | NodeTransport::Grpc => Config::default().hold,
     };
     let config = Config {
         node_config: parts.node_config,
+        hold,
         apps_max: options.max_concurrent_apps,
         gives_up,
         ..Config::default()
     };
-    SuperNode::new(
+    Ok(SuperNode::new(
         config,
         FleetClient::new(fleet),
         parts.objects,
         parts.fabs,
         Arc::new(SystemClock),
         entropy,
-    )
+    ))
 }
 
 /// What ClientApps may make a SuperNode hold: they are near, so small windows keep their links full.

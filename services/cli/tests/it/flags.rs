@@ -277,14 +277,6 @@ fn what_comes_later_is_refused() {
     for (flags, parts) in [
         ("--database state.db", ["`--database state.db`", "memory"]),
         ("--database :memory:", ["`--database :memory:`", "memory"]),
-        (
-            "--transport quic",
-            ["`--transport quic`", "--transport grpc"],
-        ),
-        (
-            "--transport grpc,quic",
-            ["`--transport quic`", "--transport grpc"],
-        ),
     ] {
         sentence(
             &world,
@@ -293,6 +285,17 @@ fn what_comes_later_is_refused() {
         );
     }
     assert!(!world.path("state.db").exists());
+}
+
+#[test]
+fn quic_goes_with_certificates_and_node_keys_only() {
+    let world = World::new();
+    for (flags, parts) in [
+        ("--transport quic", ["`--insecure`", "TLS 1.3"]),
+        ("--transport grpc,quic", ["`--insecure`", "--transport grpc"]),
+    ] {
+        sentence(&world, &format!("{INSECURE} {flags}"), &parts);
+    }
 }
 
 #[test]
