@@ -1,6 +1,7 @@
 //! The TLS side of a server: the three files checked at start-up, and the rustls configuration made of them.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,12 +24,14 @@ use crate::{
 };
 
 /// A server's TLS configuration, and what an operator should know about its files.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct ServerTls {
     /// TLS 1.2 and 1.3, ALPN `h2`, no client certificates, session tickets.
     pub config: Arc<ServerConfig>,
     /// One sentence each: the certificate works, but not for everybody or not for long.
     pub warnings: Vec<String>,
+    /// Made from the private key, one way: known to this server alone, and the same after a restart.
+    pub restart_secret: [u8; 32],
 }
 
 impl ServerTls {
@@ -89,11 +92,21 @@ impl ServerTls {
             &chain,
             now_unix,
         )?);
+        let restart_secret = restart_secret(key.secret_der());
         let config = server_config(chain, key)?;
         Ok(Self {
             config: Arc::new(config),
             warnings,
+            restart_secret,
         })
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls")
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,6 +167,14 @@ fn ca_warnings(
         warnings.push(format!("{problem}: clients will refuse what it signed"));
     }
     Ok(warnings)
+}
+
+fn restart_secret(key: &[u8]) -> [u8; 32] {
+    use ::aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+    let key = Key::new(HMAC_SHA256, key);
+    let tag = sign(&key, b"flwr-quic restart secret");
+    let bytes = tag.as_ref().try_into();
+    bytes.expect("HMAC-SHA256 has 32 bytes")
 }
 
 fn server_config(

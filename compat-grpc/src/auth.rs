@@ -94,6 +94,10 @@ impl CallerAuth {
     }
 }
 
+/// What a launcher is told that presents another secret.
+pub const WRONG_JOIN_SECRET: &str = "the join secret is not this daemon's: give the one in the file that its \
+                                     --appio-join-secret-file names";
+
 fn launcher(digest: &JoinSecretDigest, headers: &HeaderMap) -> Result<Identity, tonic::Status> {
     let Some(presented) = headers.get_all(JOIN_SECRET_HEADER).into_iter().next_back() else {
         return Ok(Identity::Anonymous);
@@ -101,10 +105,7 @@ fn launcher(digest: &JoinSecretDigest, headers: &HeaderMap) -> Result<Identity, 
     if digest.recognises(presented.as_bytes()) {
         return Ok(Identity::Launcher);
     }
-    Err(tonic::Status::unauthenticated(
-        "the join secret is not this daemon's: give the one in the file that its \
-         --appio-join-secret-file names",
-    ))
+    Err(tonic::Status::unauthenticated(WRONG_JOIN_SECRET))
 }
 
 /// The texts Flower 1.22 uses.

@@ -8,9 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use flwr_transport::{Drain, Drained, Handler, Identity, Peer, Protocol, ServeError, Status};
+use aws_lc_rs::hmac;
+use flwr_transport::{
+    Bearer, Drain, Drained, Handler, Identity, Peer, Protocol, ServeError, Status,
+};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime};
+use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -18,22 +22,31 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::answering::{Answering, anyone};
-use crate::code::{CLOSED, DRAINED, MALFORMED, REFUSED, TOO_SLOW};
+use crate::code::{CLOSED, DRAINED, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
 use crate::connector::HEAD_BYTES_MAX;
 use crate::head::{HELLO_BYTES_MAX, Hello, Notice};
 use crate::stream::{self, Outgoing};
 use crate::{ALPN, TRANSPORT, Tuning};
 
-/// What the client's certificate proves, in a handshake that TLS has accepted.
-pub type Identify = Arc<dyn Fn(&CertificateDer<'_>) -> Identity + Send + Sync>;
+/// Who a client is that has shown this; or a sentence for the person there if it is wrong.
+pub type Identify = Arc<dyn Fn(Shown<'_>) -> Result<Identity, String> + Send + Sync>;
 
 /// Whether somebody may call, judged for every call.
 pub type Admit = Arc<dyn Fn(&Identity) -> Result<(), Status> + Send + Sync>;
 
+/// What a client shows of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// The certificate whose key it has proved to hold, in a handshake that TLS has accepted.
+    pub certificate: Option<&'a CertificateDer<'a>>,
+    /// The secret in its hello.
+    pub credential: Option<&'a Bearer>,
+}
+
 /// How connections are accepted.
 #[derive(Clone)]
 pub struct Options {
-    /// Who a client is that has shown a certificate. Others are [`Identity::Anonymous`].
+    /// Who a client is.
     pub identify: Identify,
     /// Who may call.
     pub admit: Admit,
@@ -44,6 +57,10 @@ pub struct Options {
     /// With this many handshakes under way, addresses have to prove themselves first (RFC 9000,
     /// section 8.1.2), which costs a round trip.
     pub handshakes_unproved_max: usize,
+    /// A secret that is the same after a restart. With it, those who were connected before learn
+    /// with their next packet that their connections are gone (RFC 9000, section 10.3), instead of
+    /// waiting for an answer in vain.
+    pub restart_secret: Option<[u8; 32]>,
     /// How connections are run.
     pub tuning: Tuning,
 }
@@ -59,11 +76,12 @@ pub struct Acceptor<P: Protocol> {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            identify: Arc::new(|_| Identity::Anonymous),
+            identify: Arc::new(|_| Ok(Identity::Anonymous)),
             admit: Arc::new(anyone),
             grace: Duration::from_secs(30),
             connections_max: 16 << 10,
             handshakes_unproved_max: 128,
+            restart_secret: None,
             tuning: Tuning::accepting(),
         }
     }
@@ -88,7 +106,7 @@ impl<P: Protocol> Acceptor<P> {
         config.transport_config(Arc::new(options.tuning.transport()));
         let addr = socket.local_addr()?;
         let endpoint = Endpoint::new(
-            EndpointConfig::default(),
+            endpoint_config(options.restart_secret.as_ref()),
             Some(config),
             socket,
             Arc::new(TokioRuntime),
@@ -163,6 +181,13 @@ impl<P: Protocol> Acceptor<P> {
     }
 }
 
+/// A connection that has begun.
+struct Greeted {
+    connection: Connection,
+    peer: Arc<Peer>,
+    notices: Outgoing,
+}
+
 /// What all connections of one acceptor have in common.
 struct Serving<H> {
     handler: Arc<H>,
@@ -202,17 +227,14 @@ impl<H> Serving<H> {
         let greeted = timeout(GREETING_TIME_MAX, self.greet::<P>(incoming)).await;
         drop(counted);
         match greeted {
-            Ok(Ok((connection, notices))) => self.calls::<P>(connection, notices).await,
+            Ok(Ok(greeted)) => self.calls::<P>(greeted).await,
             Ok(Err(why)) => debug!(%address, "no connection: {why}"),
             Err(_elapsed) => debug!(%address, "no connection: it took too long to begin"),
         }
     }
 
     /// The handshake, and the hellos on the first stream.
-    async fn greet<P: Protocol>(
-        &self,
-        incoming: Incoming,
-    ) -> Result<(Connection, Outgoing), String> {
+    async fn greet<P: Protocol>(&self, incoming: Incoming) -> Result<Greeted, String> {
         let connection = incoming.await.map_err(|error| error.to_string())?;
         let slow = CloseWith(&connection, TOO_SLOW);
         let (outgoing, incoming) = connection
@@ -233,23 +255,44 @@ impl<H> Serving<H> {
             connection.close(REFUSED, why.as_bytes());
             return Err(why);
         }
-        let ours = Hello::of::<P>(HEAD_BYTES_MAX);
+        let identity = match self.identity(&connection, hello.credential.as_ref()) {
+            Ok(identity) => identity,
+            Err(why) => {
+                connection.close(UNPROVED, why.as_bytes());
+                return Err(why);
+            }
+        };
+        let ours = Hello::of::<P>(HEAD_BYTES_MAX, None);
         let sent = outgoing.write_value(&ours, HELLO_BYTES_MAX).await;
         sent.map_err(|error| error.to_string())?;
         slow.keep_open();
-        Ok((connection, outgoing))
+        let peer = Peer {
+            identity,
+            addr: connection.remote_address(),
+            transport: TRANSPORT,
+        };
+        Ok(Greeted {
+            connection,
+            peer: Arc::new(peer),
+            notices: outgoing,
+        })
     }
 
     /// Answers the calls of a connection until it ends, or the drain has nothing to wait for.
-    async fn calls<P: Protocol>(&self, connection: Connection, mut notices: Outgoing)
+    async fn calls<P: Protocol>(&self, greeted: Greeted)
     where
         H: Handler<P>,
     {
+        let Greeted {
+            connection,
+            peer,
+            mut notices,
+        } = greeted;
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();
         let answering = Arc::new(Answering {
             handler: Arc::clone(&self.handler),
-            peer: Arc::new(self.peer(&connection)),
+            peer,
             admit: Arc::clone(&self.options.admit),
             gone,
             drain: self.drain.clone(),
@@ -285,19 +328,31 @@ impl<H> Serving<H> {
         connection.close(DRAINED, b"the server is shutting down");
     }
 
-    fn peer(&self, connection: &Connection) -> Peer {
+    fn identity(
+        &self,
+        connection: &Connection,
+        credential: Option<&Bearer>,
+    ) -> Result<Identity, String> {
         let shown = connection.peer_identity();
-        let shown = shown.and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let identity = match shown.as_deref().map(Vec::as_slice) {
-            Some([first, ..]) => (self.options.identify)(first),
-            _ => Identity::Anonymous,
-        };
-        Peer {
-            identity,
-            addr: connection.remote_address(),
-            transport: TRANSPORT,
-        }
+        let chain = shown.and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
+        (self.options.identify)(Shown {
+            certificate: chain.as_deref().and_then(|chain| chain.first()),
+            credential,
+        })
     }
+}
+
+fn endpoint_config(restart_secret: Option<&[u8; 32]>) -> EndpointConfig {
+    let Some(secret) = restart_secret else {
+        return EndpointConfig::default();
+    };
+    let resets = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let ids = hmac::sign(&resets, b"connection ids");
+    let ids = ids.as_ref().first_chunk();
+    let ids = u64::from_le_bytes(*ids.expect("HMAC-SHA256 has 32 bytes"));
+    let mut config = EndpointConfig::new(Arc::new(resets));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
 }
 
 /// One of as many as the counter says.

@@ -39,13 +39,13 @@ impl<P: Protocol> Caller<P> {
         endpoint: Endpoint,
         connection: Connection,
         peer: Peer,
+        hello: &Hello<'static>,
         head_bytes_max: usize,
     ) -> Result<Self, ConnectionError> {
         let (outgoing, incoming) = connection.open_bi().await?;
         let mut outgoing = Outgoing::new(outgoing);
-        let hello = Hello::of::<P>(head_bytes_max);
         // A connection that is gone already says so in the first call.
-        let _ = outgoing.write_value(&hello, head_bytes_max).await;
+        let _ = outgoing.write_value(hello, HELLO_BYTES_MAX).await;
         let shared = Arc::new(Shared::default());
         let greeting = listen(outgoing, incoming, Arc::clone(&shared));
         Ok(Self {

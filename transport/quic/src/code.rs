@@ -1,5 +1,6 @@
 //! Application error codes of streams and connections (RFC 9000, section 20.2).
 
+use flwr_transport::{Code, Status};
 use quinn::{ConnectionError, VarInt};
 
 /// A stream whose writer fails, or is cut: what came so far is not the whole.
@@ -10,17 +11,23 @@ pub(crate) const CLOSED: VarInt = VarInt::from_u32(2);
 pub(crate) const DRAINED: VarInt = VarInt::from_u32(3);
 /// A connection whose hello asks for something that is not here. The reason phrase says what.
 pub(crate) const REFUSED: VarInt = VarInt::from_u32(4);
+/// A connection whose hello proves nothing that lets it in. The reason phrase says what is wrong.
+pub(crate) const UNPROVED: VarInt = VarInt::from_u32(7);
 /// Bytes that are no frames of this protocol.
 pub(crate) const MALFORMED: VarInt = VarInt::from_u32(5);
 /// Nothing came for too long where something was due.
 pub(crate) const TOO_SLOW: VarInt = VarInt::from_u32(6);
 
-/// Why the peer refused the connection, if that is how it ended.
-pub(crate) fn refusal(error: &ConnectionError) -> Option<String> {
-    match error {
-        ConnectionError::ApplicationClosed(close) if close.error_code == REFUSED => {
-            Some(String::from_utf8_lossy(&close.reason).into_owned())
-        }
-        _ => None,
-    }
+/// What the peer refused the connection with, if that is how it ended.
+pub(crate) fn refusal(error: &ConnectionError) -> Option<Status> {
+    let ConnectionError::ApplicationClosed(close) = error else {
+        return None;
+    };
+    let code = match close.error_code {
+        REFUSED => Code::FailedPrecondition,
+        UNPROVED => Code::Unauthenticated,
+        _ => return None,
+    };
+    let why = String::from_utf8_lossy(&close.reason).into_owned();
+    Some(Status::new(code, why))
 }

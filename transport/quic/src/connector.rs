@@ -6,13 +6,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_transport::{ConnectError, Identity, Peer, Protocol};
+use flwr_transport::{Bearer, ConnectError, Identity, Peer, Protocol};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, ConnectionError, Endpoint, EndpointConfig, TokioRuntime};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use crate::caller::Caller;
+use crate::head::Hello;
 use crate::{ALPN, TRANSPORT, Tuning, code, udp};
 
 /// Where a connector connects to.
@@ -28,7 +29,7 @@ pub struct Target {
 pub struct Connector<P: Protocol> {
     target: Target,
     config: ClientConfig,
-    head_bytes_max: usize,
+    hello: Hello<'static>,
     explain: Explain,
     _protocol: PhantomData<fn() -> P>,
 }
@@ -54,10 +55,17 @@ impl<P: Protocol> Connector<P> {
         Ok(Self {
             target,
             config,
-            head_bytes_max: HEAD_BYTES_MAX,
+            hello: Hello::of::<P>(HEAD_BYTES_MAX, None),
             explain: Arc::new(|_, why| refused(format!("the TLS handshake failed: {why}"))),
             _protocol: PhantomData,
         })
+    }
+
+    /// The same connector with a secret that proves who it is.
+    #[must_use]
+    pub fn presenting(mut self, credential: Option<Bearer>) -> Self {
+        self.hello.credential = credential;
+        self
     }
 
     /// The same connector with better words for handshakes that fail.
@@ -91,7 +99,7 @@ impl<P: Protocol> Connector<P> {
             addr: address,
             transport: TRANSPORT,
         };
-        let caller = Caller::new(endpoint, connection, peer, self.head_bytes_max).await;
+        let caller = Caller::new(endpoint, connection, peer, &self.hello, HEAD_BYTES_MAX).await;
         caller.map_err(|error| self.failed(address, &error))
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct Hello<'a> {
     pub(crate) versions: (u16, u16),
     /// The longest head that this end reads, in bytes.
     pub(crate) head_bytes_max: u32,
+    /// A secret that proves who the connecting end is, where that is not a key.
+    pub(crate) credential: Option<Bearer>,
 }
 
 /// What the accepting end tells without being asked.
@@ -63,11 +65,12 @@ pub(crate) enum Told<E> {
 }
 
 impl Hello<'static> {
-    pub(crate) fn of<P: Protocol>(head_bytes_max: usize) -> Self {
+    pub(crate) fn of<P: Protocol>(head_bytes_max: usize, credential: Option<Bearer>) -> Self {
         Self {
             protocol: Cow::Borrowed(P::NAME),
             versions: (*P::VERSIONS.start(), *P::VERSIONS.end()),
             head_bytes_max: u32::try_from(head_bytes_max).unwrap_or(u32::MAX),
+            credential,
         }
     }
 }

@@ -20,7 +20,7 @@ mod stream;
 pub mod tuning;
 pub mod udp;
 
-pub use acceptor::{Acceptor, Admit, Identify, Options};
+pub use acceptor::{Acceptor, Admit, Identify, Options, Shown};
 pub use caller::Caller;
 pub use connector::{Connector, Target};
 pub use tuning::Tuning;

@@ -146,13 +146,12 @@ impl From<Missing> for Status {
 
 /// What the end of the connection means to its calls.
 pub(crate) fn lost(error: &ConnectionError) -> Status {
-    match refusal(error) {
-        Some(why) => Status::new(Code::FailedPrecondition, why),
-        None => Status::new(
+    refusal(error).unwrap_or_else(|| {
+        Status::new(
             Code::Unavailable,
             format!("the connection is gone: {error}"),
-        ),
-    }
+        )
+    })
 }
 
 /// Bytes that are copied behind a value at most, beside the value.

@@ -5,10 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, ValueEnum};
 use flwr_superexec::Kind;
 
-use super::{
-    OURS,
-    superlink::{LogFormat, Transport},
-};
+use super::{OURS, superlink::LogFormat, supernode::ClientTransport};
 
 /// The flags of a SuperExec, as given.
 #[derive(Args, Debug)]
@@ -42,9 +39,11 @@ pub(crate) struct SuperExecOptions {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) health_server_address: Option<String>,
 
-    /// What carries calls to the daemon; so far only `grpc`
-    #[arg(long, value_enum, default_value = "grpc", help_heading = OURS, hide_possible_values = true)]
-    pub(crate) appio_transport: Transport,
+    /// What carries calls to the daemon: `grpc`; `quic`, which our daemons serve beside it with TLS and `--transport`
+    /// with `quic`; or `auto`, which is QUIC where it gets through, else gRPC
+    #[arg(long, value_enum, default_value_t = ClientTransport::Grpc, help_heading = OURS, hide_possible_values = true,
+          env = "FLWR_QUIC_APPIO_TRANSPORT")]
+    pub(crate) appio_transport: ClientTransport,
 
     /// A file with the secret that the daemon lets launchers in by [default: the value of $FLWR_QUIC_JOIN_SECRET]
     #[arg(long, value_name = "FILE", help_heading = OURS)]

@@ -89,9 +89,9 @@ pub(crate) struct SuperNodeOptions {
 
     /// What carries calls to the SuperLink: `grpc`; `quic`, which a `flwr-quic superlink --transport grpc,quic`
     /// serves; or `auto`, which is QUIC where it gets through, else gRPC
-    #[arg(long, value_enum, default_value_t = NodeTransport::Grpc, help_heading = OURS, hide_possible_values = true,
+    #[arg(long, value_enum, default_value_t = ClientTransport::Grpc, help_heading = OURS, hide_possible_values = true,
           env = "FLWR_QUIC_TRANSPORT")]
-    pub(crate) transport: NodeTransport,
+    pub(crate) transport: ClientTransport,
 
     /// How many ClientApps may run at once; those of one run never do
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one, help_heading = OURS)]
@@ -125,9 +125,9 @@ pub(crate) enum Carrier {
     Rest,
 }
 
-/// What carries a SuperNode's calls.
+/// What carries the calls of a SuperNode or a SuperExec.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum NodeTransport {
+pub(crate) enum ClientTransport {
     /// QUIC where it gets through, else gRPC.
     Auto,
     /// gRPC, also to stock SuperLinks.

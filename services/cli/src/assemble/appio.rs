@@ -3,11 +3,11 @@
 use std::{path::Path, sync::Arc};
 
 use flwr_api::Launchers;
-use flwr_certs::JoinSecret;
+use flwr_certs::{JoinSecret, ServerTls};
 use flwr_compat_grpc::CallerAuth;
 use tracing::{info, warn};
 
-use super::tls;
+use super::{quic::Quic, tls};
 use crate::{
     address::Address,
     args::{appio::AppIoOptions, superlink::Isolation},
@@ -27,7 +27,7 @@ pub(crate) struct Service {
 /// What the flags say of its security; all files are read.
 #[derive(Debug)]
 pub(crate) struct Security {
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<ServerTls>,
     secret: Option<JoinSecret>,
     plaintext: Option<Address>,
     /// Whether this process launches a SuperExec of its own.
@@ -41,6 +41,8 @@ pub(crate) struct Port {
     pub(crate) listener: Listener,
     /// Without it they are served in the clear.
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Serves those that come by QUIC.
+    pub(crate) quic: Option<Quic>,
     /// Who may launch apps.
     pub(crate) launchers: Launchers,
     /// What launchers prove themselves with.
@@ -97,7 +99,7 @@ impl Security {
         })
     }
 
-    /// Takes the ports: that of `address`, the one for plain text if it was asked for, and one for this process's own
+    /// Takes the ports: that of `address`, over UDP as well if `quic` and there is TLS, the one for plain text if it was asked for, and one for this process's own
     /// SuperExec where the first has TLS.
     ///
     /// # Errors
@@ -106,11 +108,21 @@ impl Security {
         self,
         service: Service,
         address: Address,
+        quic: bool,
         binder: &mut Binder,
     ) -> Result<(Vec<Port>, Option<OwnLauncher>), Exit> {
+        let listener = binder.bind(address.clone(), service.flag).await?;
+        let quic = match &self.tls {
+            Some(tls) if quic => Some(Quic {
+                sockets: binder.bind_udp(&address, service.flag).await?,
+                tls: tls.clone(),
+            }),
+            _ => None,
+        };
         let mut ports = vec![Port {
-            listener: binder.bind(address, service.flag).await?,
-            tls: self.tls.clone(),
+            listener,
+            tls: self.tls.clone().map(|tls| tls.config),
+            quic,
             launchers: if self.secret.is_some() {
                 Launchers::Proven
             } else {
@@ -124,6 +136,7 @@ impl Security {
             let plain = Port {
                 listener: binder.bind(address, PLAINTEXT_FLAG).await?,
                 tls: None,
+                quic: None,
                 launchers: Launchers::Anyone,
                 secret: None,
             };
@@ -140,6 +153,7 @@ impl Security {
                     ports.push(Port {
                         listener: binder.bind_loopback().await?,
                         tls: None,
+                        quic: None,
                         launchers: Launchers::Proven,
                         secret: Some(secret.clone()),
                     });

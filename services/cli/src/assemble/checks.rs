@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use flwr_certs::AllowList;
+use flwr_certs::{AllowList, ServerTls};
 use flwr_superlink::Runtime;
 use tracing::{debug, info, warn};
 
@@ -44,7 +44,7 @@ pub(super) fn check_available(options: &SuperLinkOptions) -> Result<(), Exit> {
     let refuse = |sentence: String| Err(Exit::Problem(sentence));
     if options.transport.contains(&Transport::Quic) {
         if options.insecure {
-            return Err(quic::refuse_insecure());
+            return Err(quic::refuse_insecure("--transport"));
         }
         if options.fleet_api_type != FleetApiType::GrpcRere {
             return refuse(format!(
@@ -97,9 +97,7 @@ impl Addresses {
     }
 }
 
-pub(super) fn load_tls(
-    options: &SuperLinkOptions,
-) -> Result<Option<Arc<rustls::ServerConfig>>, Exit> {
+pub(super) fn load_tls(options: &SuperLinkOptions) -> Result<Option<ServerTls>, Exit> {
     let paths = options.certificate_paths();
     if options.insecure {
         warn!(

@@ -1,10 +1,18 @@
-//! QUIC for Fleet, from flags and files to both ends.
+//! QUIC, from flags and files to both ends.
 
 use std::{net::UdpSocket, sync::Arc, time::Duration};
 
-use flwr_api::fleet::Fleet;
-use flwr_certs::{AllowList, ClientTls, NodeKeyPair, asking_for_node_keys, node_key_in};
-use flwr_transport::{Code, ConnectError, Identity, PublicKey, Status};
+use flwr_api::{appio::AppIo, fleet::Fleet};
+use flwr_certs::{
+    AllowList, ClientTls, JoinSecret, JoinSecretDigest, NodeKeyPair, ServerTls,
+    asking_for_node_keys, node_key_in,
+};
+use flwr_compat_grpc::WRONG_JOIN_SECRET;
+use flwr_state::SystemEntropy;
+use flwr_transport::{
+    Bearer, Code, ConnectError, DynCaller, Identity, Policy, Prefer, Protocol, PublicKey, Redial,
+    Status,
+};
 use flwr_transport_quic::{Acceptor, Admit, Connector, Identify, Options, Target, Tuning};
 
 use crate::{
@@ -12,31 +20,51 @@ use crate::{
     exit::{Exit, sentence},
 };
 
-/// What SuperNodes are served with that come by QUIC.
+/// What those are served with that come by QUIC.
 #[derive(Debug)]
 pub(crate) struct Quic {
     /// Listen for them.
     pub(crate) sockets: Vec<UdpSocket>,
     /// Without certificates there is no QUIC.
-    pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) tls: ServerTls,
 }
 
 impl Quic {
-    /// An acceptor for every socket. Nodes prove who they are in the TLS handshake.
-    pub(super) fn acceptors(
+    /// Fleet on every socket. Nodes prove who they are in the TLS handshake.
+    pub(super) fn for_nodes(
         self,
         list: Option<&Arc<AllowList>>,
     ) -> Result<Vec<Acceptor<Fleet>>, Exit> {
-        let tls = asking_for_node_keys(&self.tls).map_err(|error| Exit::because(&error))?;
+        let tls = asking_for_node_keys(&self.tls.config).map_err(|error| Exit::because(&error))?;
+        self.acceptors(&tls, identify_node(), admit_nodes(list.cloned()))
+    }
+
+    /// AppIo on every socket. Launchers prove themselves with the secret.
+    pub(super) fn for_launchers(
+        self,
+        secret: Option<&JoinSecret>,
+    ) -> Result<Vec<Acceptor<AppIo>>, Exit> {
+        let tls = Arc::clone(&self.tls.config);
+        let identify = identify_launcher(secret.map(JoinSecret::digest));
+        self.acceptors(&tls, identify, Options::default().admit)
+    }
+
+    fn acceptors<P: Protocol>(
+        self,
+        tls: &rustls::ServerConfig,
+        identify: Identify,
+        admit: Admit,
+    ) -> Result<Vec<Acceptor<P>>, Exit> {
         let options = Options {
-            identify: identify(),
-            admit: admit(list.cloned()),
+            identify,
+            admit,
             grace: GRACE,
+            restart_secret: Some(self.tls.restart_secret),
             tuning: Tuning::accepting(),
             ..Options::default()
         };
         let acceptors = self.sockets.into_iter().map(|socket| {
-            let acceptor = Acceptor::new(socket, &tls, options.clone());
+            let acceptor = Acceptor::new(socket, tls, options.clone());
             acceptor.map_err(|error| Exit::because(&error))
         });
         acceptors.collect()
@@ -44,21 +72,39 @@ impl Quic {
 }
 
 /// The way to a SuperLink, for a node with this key.
-pub(super) fn connector(
+pub(super) fn for_node(
     superlink: &Address,
     tls: &ClientTls,
     keys: &NodeKeyPair,
 ) -> Result<Connector<Fleet>, Exit> {
-    let target = Target {
-        host: superlink.host.clone(),
-        port: superlink.port,
-    };
     let config = keys
         .shown_by(&tls.config())
         .map_err(|error| Exit::because(&error))?;
-    let connector = Connector::new(target, &config, &Tuning::connecting())
+    connector(superlink, tls, &config)
+}
+
+/// The way to a daemon, for a launcher with this secret.
+pub(super) fn for_launcher(
+    daemon: &Address,
+    tls: &ClientTls,
+    secret: Option<&JoinSecret>,
+) -> Result<Connector<AppIo>, Exit> {
+    let connector = connector(daemon, tls, &tls.config())?;
+    Ok(connector.presenting(secret.map(|secret| Bearer::new(secret.expose()))))
+}
+
+fn connector<P: Protocol>(
+    server: &Address,
+    tls: &ClientTls,
+    config: &rustls::ClientConfig,
+) -> Result<Connector<P>, Exit> {
+    let target = Target {
+        host: server.host.clone(),
+        port: server.port,
+    };
+    let connector = Connector::new(target, config, &Tuning::connecting())
         .map_err(|error| Exit::because(&error))?;
-    let (tls, host) = (tls.clone(), superlink.host.clone());
+    let (tls, host) = (tls.clone(), server.host.clone());
     Ok(connector.explaining(move |alert, why| {
         let error = tls.explain_alert(&host, alert, why);
         ConnectError {
@@ -68,24 +114,53 @@ pub(super) fn connector(
     }))
 }
 
-/// `--insecure` and QUIC exclude each other.
-pub(super) fn refuse_insecure() -> Exit {
-    Exit::Problem(
-        "`--transport quic` and `--insecure` exclude each other: QUIC is always encrypted, with TLS 1.3. Give \
-         certificates instead (`flwr-quic certs ca` and `flwr-quic certs server` make them), or `--transport grpc`."
-            .into(),
-    )
+/// Calls over QUIC where there is a way, over gRPC where that has to do or there is none.
+pub(super) fn caller<P: Protocol>(
+    quic: Option<Connector<P>>,
+    grpc: impl flwr_transport::Connector<P>,
+    is_auto: bool,
+    policy: Policy,
+) -> Arc<dyn DynCaller<P>> {
+    let random = || flwr_state::fraction(&SystemEntropy);
+    match quic {
+        Some(quic) if is_auto => {
+            let connector = Prefer::new(quic, grpc, PATIENCE, TRY_AGAIN);
+            Arc::new(Redial::new(connector, policy, random))
+        }
+        Some(quic) => Arc::new(Redial::new(quic, policy, random)),
+        None => Arc::new(Redial::new(grpc, policy, random)),
+    }
 }
 
-fn identify() -> Identify {
-    Arc::new(|certificate| match node_key_in(certificate) {
-        Some(key) => Identity::NodeKey(PublicKey::from_spki_der(key.spki_bytes())),
-        None => Identity::Anonymous,
+/// `--insecure` and QUIC exclude each other.
+pub(super) fn refuse_insecure(flag: &str) -> Exit {
+    Exit::Problem(format!(
+        "`{flag} quic` and `--insecure` exclude each other: QUIC is always encrypted, with TLS 1.3. Give certificates \
+         instead (`flwr-quic certs ca` and `flwr-quic certs server` make them), or `{flag} grpc`."
+    ))
+}
+
+fn identify_node() -> Identify {
+    Arc::new(|shown| {
+        Ok(match shown.certificate.and_then(node_key_in) {
+            Some(key) => Identity::NodeKey(PublicKey::from_spki_der(key.spki_bytes())),
+            None => Identity::Anonymous,
+        })
+    })
+}
+
+fn identify_launcher(secret: Option<JoinSecretDigest>) -> Identify {
+    Arc::new(move |shown| match (&secret, shown.credential) {
+        (Some(secret), Some(shown)) if secret.recognises(shown.expose().as_bytes()) => {
+            Ok(Identity::Launcher)
+        }
+        (Some(_), Some(_)) => Err(WRONG_JOIN_SECRET.to_owned()),
+        _ => Ok(Identity::Anonymous),
     })
 }
 
 /// Nodes with a key, of the list if there is one. The texts are Flower 1.22's, as over gRPC.
-fn admit(list: Option<Arc<AllowList>>) -> Admit {
+fn admit_nodes(list: Option<Arc<AllowList>>) -> Admit {
     Arc::new(move |identity| {
         let refuse = |text| Err(Status::new(Code::Unauthenticated, text));
         let Identity::NodeKey(key) = identity else {
@@ -103,8 +178,8 @@ fn admit(list: Option<Arc<AllowList>>) -> Admit {
 /// How long calls under way may take to finish once the SuperLink shuts down: as long as over gRPC.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a SuperLink is waited for over QUIC before gRPC is tried.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often QUIC is tried while gRPC has to do.
-pub(super) const TRY_AGAIN: Duration = Duration::from_secs(300);
+const TRY_AGAIN: Duration = Duration::from_secs(300);
 /// How long the SuperLink may hold a call for work over QUIC, which keeps its own way open.
 pub(super) const HOLD: Duration = Duration::from_secs(3600);

@@ -137,7 +137,7 @@ impl Serving {
         let is_authenticated = parts.api_type == FleetApiType::GrpcRere;
         let handler = Arc::new(fleet::Serve(link.fleet(!is_authenticated)));
         if let Some(quic) = parts.quic {
-            for acceptor in quic.acceptors(parts.allow_list.as_ref())? {
+            for acceptor in quic.for_nodes(parts.allow_list.as_ref())? {
                 self.spawn(acceptor, &handler);
             }
         }
@@ -170,6 +170,11 @@ impl Serving {
         H: Handler<AppIo>,
     {
         let secret = port.secret.clone();
+        if let Some(quic) = port.quic {
+            for acceptor in quic.for_launchers(secret.as_ref())? {
+                self.spawn(acceptor, handler);
+            }
+        }
         self.grpc(
             port.listener,
             port.tls,

@@ -12,22 +12,21 @@ use flwr_compat_grpc::{
         ask::{AppIoAsker, AppIoService},
     },
 };
-use flwr_state::SystemEntropy;
 use flwr_superexec::{
     Config, Endpoint, Environment, JOIN_SECRET_VARIABLE, Launcher, Opened, Output, Reach, Relay,
     Warm,
 };
-use flwr_transport::{Acceptor, Drain, Policy, Redial};
+use flwr_transport::{Acceptor, Drain, Policy};
 use rustix::process::{Pid, test_kill_process};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use super::{credentials::load_client_tls, serve::Serving};
+use super::{credentials::load_client_tls, quic, serve::Serving};
 use crate::{
     address::Address,
     args::{
         superexec::{PluginType, SuperExecOptions, WarmApps},
-        superlink::Transport,
+        supernode::ClientTransport,
     },
     exit::{Exit, sentence},
     home,
@@ -54,10 +53,10 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
         version = env!("CARGO_PKG_VERSION"),
         "Starting Flower SuperExec"
     );
-    let parts = prepare(&options).await?;
+    let mut parts = prepare(&options).await?;
     let drain = Drain::new();
     let mut serving = Serving::new(drain.clone(), Limits::default(), 0);
-    if let Some(health) = parts.health {
+    if let Some(health) = parts.health.take() {
         serving.health(health)?;
     }
     let service = service(options.plugin_type);
@@ -67,7 +66,7 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
     };
     let config = Config {
         kind: options.plugin_type.kind(),
-        flwr_dir: parts.flwr_dir,
+        flwr_dir: parts.flwr_dir.clone(),
         environment: Environment::new(options.plugin_type.kind(), |name| {
             std::env::var_os(name).is_some()
         }),
@@ -81,7 +80,7 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
         idle_max: IDLE_MAX,
     };
     let output = Output::stdio().map_err(|error| Exit::because(&error))?;
-    let client = client(parts.daemon, parts.tls, parts.join_secret, service);
+    let client = client(options.appio_transport, parts, service)?;
     let launcher = Launcher::new(config, reach, client, output);
     let launcher = launcher.map_err(|error| Exit::Problem(format!("{}.", sentence(&error))))?;
     run_until_signal(launcher, serving, drain, signals, options.parent_pid).await;
@@ -90,11 +89,8 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
 }
 
 async fn prepare(options: &SuperExecOptions) -> Result<Parts, Exit> {
-    if options.appio_transport == Transport::Quic {
-        return Err(Exit::Problem(
-            "`--appio-transport quic` comes in a later release: give `grpc`, the only one so far."
-                .into(),
-        ));
+    if options.appio_transport != ClientTransport::Grpc && options.insecure {
+        return Err(quic::refuse_insecure("--appio-transport"));
     }
     let daemon = Address::parse(&options.appio_api_address)?;
     let roots = options.root_certificates.as_deref();
@@ -178,22 +174,30 @@ async fn gone(parent: Option<i32>) {
 }
 
 fn client(
-    daemon: Address,
-    tls: Option<ClientTls>,
-    join_secret: Option<JoinSecret>,
+    transport: ClientTransport,
+    parts: Parts,
     service: AppIoService,
-) -> AppIoClient {
-    let credentials = match &join_secret {
+) -> Result<AppIoClient, Exit> {
+    let secret = parts.join_secret.as_ref();
+    let quic = match &parts.tls {
+        Some(tls) if transport != ClientTransport::Grpc => {
+            Some(quic::for_launcher(&parts.daemon, tls, secret)?)
+        }
+        _ => None,
+    };
+    let credentials = match secret {
         Some(secret) => Credentials::join_secret(secret),
         None => Credentials::none(),
     };
-    let Address { host, port } = daemon;
-    let asking = AppIoAsker(service);
-    let connector = GrpcConnector::new(host, port, tls, credentials, asking);
-    let caller = Redial::new(connector, Policy::default(), || {
-        flwr_state::fraction(&SystemEntropy)
-    });
-    AppIoClient::new(Arc::new(caller))
+    let Address { host, port } = parts.daemon;
+    let grpc = GrpcConnector::new(host, port, parts.tls, credentials, AppIoAsker(service));
+    let is_auto = transport == ClientTransport::Auto;
+    Ok(AppIoClient::new(quic::caller(
+        quic,
+        grpc,
+        is_auto,
+        Policy::default(),
+    )))
 }
 
 /// Endpoints on the loopback that speak one AppIo service in the clear.

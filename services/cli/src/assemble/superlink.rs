@@ -6,7 +6,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use flwr_certs::{AllowList, Reload};
+use flwr_certs::{AllowList, Reload, ServerTls};
 use flwr_superlink::Runtime;
 use flwr_transport::Drain;
 use tokio::{
@@ -95,7 +95,7 @@ async fn prepare(options: &SuperLinkOptions) -> Result<(Parts, Option<appio::Own
 async fn bind(
     options: &SuperLinkOptions,
     addresses: Addresses,
-    (tls, appio): (Option<Arc<rustls::ServerConfig>>, appio::Security),
+    (tls, appio): (Option<ServerTls>, appio::Security),
     storage_dir: PathBuf,
 ) -> Result<(Parts, Option<appio::OwnLauncher>), Exit> {
     let mut binder = Binder::default();
@@ -113,7 +113,14 @@ async fn bind(
         Runtime::Deployment => SERVERAPPIO,
         Runtime::Simulation => SIMULATIONIO,
     };
-    let (appio, own) = appio.bind(service, addresses.appio, &mut binder).await?;
+    let (appio, own) = appio
+        .bind(
+            service,
+            addresses.appio,
+            options.transport.contains(&Transport::Quic),
+            &mut binder,
+        )
+        .await?;
     let fleet = match addresses.fleet {
         Some(address) => Some(bind_fleet(options, address, tls.as_ref(), &mut binder).await?),
         None => None,
@@ -130,7 +137,7 @@ async fn bind(
         appio,
         fleet,
         health,
-        tls,
+        tls: tls.map(|tls| tls.config),
         storage_dir,
         hold_max: options.hold_seconds,
     };
@@ -140,7 +147,7 @@ async fn bind(
 async fn bind_fleet(
     options: &SuperLinkOptions,
     address: Address,
-    tls: Option<&Arc<rustls::ServerConfig>>,
+    tls: Option<&ServerTls>,
     binder: &mut Binder,
 ) -> Result<Fleet, Exit> {
     if options.fleet_api_num_workers != 1 {
@@ -169,7 +176,7 @@ async fn bind_fleet(
         Some(tls) if is_wanted(Transport::Quic) => {
             let sockets = binder.bind_udp(&address, FLEET_FLAG).await?;
             starting("QUIC");
-            let tls = Arc::clone(tls);
+            let tls = tls.clone();
             Some(Quic { sockets, tls })
         }
         _ => None,

@@ -19,7 +19,7 @@ use flwr_state::{
     Clock as _, DiskFabs, ObjectFiles, StoreError, SystemClock, SystemEntropy, files,
 };
 use flwr_supernode::{Config, SuperNode};
-use flwr_transport::{Drain, DynCaller, Policy, Prefer, Redial};
+use flwr_transport::{Drain, DynCaller, Policy, Redial};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -35,7 +35,7 @@ use crate::{
     address::Address,
     args::{
         superexec::PluginType,
-        supernode::{Carrier, KeyFlags, NodeTransport, SuperNodeOptions},
+        supernode::{Carrier, ClientTransport, KeyFlags, SuperNodeOptions},
     },
     exit::{Exit, sentence},
     home,
@@ -103,7 +103,14 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     let health = health.map(Address::parse).transpose()?;
 
     let mut binder = Binder::default();
-    let (appio, own) = security.bind(CLIENTAPPIO, clientappio, &mut binder).await?;
+    let (appio, own) = security
+        .bind(
+            CLIENTAPPIO,
+            clientappio,
+            options.transport != ClientTransport::Grpc,
+            &mut binder,
+        )
+        .await?;
     let health = match health {
         Some(address) => Some(binder.bind(address, "--health-server-address").await?),
         None => None,
@@ -127,11 +134,11 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
 
 /// Flags that exclude each other are refused, never silently left out.
 fn check_transport(options: &SuperNodeOptions) -> Result<(), Exit> {
-    if options.transport == NodeTransport::Grpc {
+    if options.transport == ClientTransport::Grpc {
         return Ok(());
     }
     if options.insecure {
-        return Err(quic::refuse_insecure());
+        return Err(quic::refuse_insecure("--transport"));
     }
     if options.carrier() != Carrier::GrpcRere {
         return Err(Exit::Problem(
@@ -257,8 +264,8 @@ fn supernode(
     exit: CancellationToken,
 ) -> Result<SuperNode, Exit> {
     let quic = match &parts.tls {
-        Some(tls) if options.transport != NodeTransport::Grpc => {
-            Some(quic::connector(&parts.superlink, tls, &parts.keys)?)
+        Some(tls) if options.transport != ClientTransport::Grpc => {
+            Some(quic::for_node(&parts.superlink, tls, &parts.keys)?)
         }
         _ => None,
     };
@@ -286,19 +293,13 @@ fn supernode(
         }
         Carrier::GrpcRere => {
             let grpc = GrpcConnector::new(host, port, tls, credentials, FleetAsker);
-            match (quic, options.transport) {
-                (Some(quic), NodeTransport::Auto) => {
-                    let connector = Prefer::new(quic, grpc, quic::PATIENCE, quic::TRY_AGAIN);
-                    Arc::new(Redial::new(connector, policy, random))
-                }
-                (Some(quic), _) => Arc::new(Redial::new(quic, policy, random)),
-                (None, _) => Arc::new(Redial::new(grpc, policy, random)),
-            }
+            let is_auto = options.transport == ClientTransport::Auto;
+            quic::caller(quic, grpc, is_auto, policy)
         }
     };
     let hold = match options.transport {
-        NodeTransport::Quic => quic::HOLD,
-        NodeTransport::Auto | NodeTransport::Grpc => Config::default().hold,
+        ClientTransport::Quic => quic::HOLD,
+        ClientTransport::Auto | ClientTransport::Grpc => Config::default().hold,
     };
     let config = Config {
         node_config: parts.node_config,

@@ -1,6 +1,6 @@
 //! The TLS files of a server, checked in Flower's order.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use flwr_certs::ServerTls;
 use flwr_state::{Clock as _, SystemClock};
@@ -11,11 +11,8 @@ use crate::exit::{Exit, sentence};
 /// The flags that name CA certificate, certificate and private key, in the order in which their files are looked at.
 pub(super) type Flags = [&'static str; 3];
 
-/// The configuration made of the files; nothing if no file was given.
-pub(super) fn load(
-    flags: Flags,
-    paths: [Option<PathBuf>; 3],
-) -> Result<Option<Arc<rustls::ServerConfig>>, Exit> {
+/// What is made of the files; nothing if no file was given.
+pub(super) fn load(flags: Flags, paths: [Option<PathBuf>; 3]) -> Result<Option<ServerTls>, Exit> {
     let Some(files) = all_or_none(flags, paths)? else {
         return Ok(None);
     };
@@ -33,7 +30,7 @@ pub(super) fn load(
     for warning in &tls.warnings {
         warn!("{warning}");
     }
-    Ok(Some(tls.config))
+    Ok(Some(tls))
 }
 
 fn all_or_none(flags: Flags, paths: [Option<PathBuf>; 3]) -> Result<Option<[PathBuf; 3]>, Exit> {

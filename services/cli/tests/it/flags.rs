@@ -292,7 +292,10 @@ fn quic_goes_with_certificates_and_node_keys_only() {
     let world = World::new();
     for (flags, parts) in [
         ("--transport quic", ["`--insecure`", "TLS 1.3"]),
-        ("--transport grpc,quic", ["`--insecure`", "--transport grpc"]),
+        (
+            "--transport grpc,quic",
+            ["`--insecure`", "--transport grpc"],
+        ),
     ] {
         sentence(&world, &format!("{INSECURE} {flags}"), &parts);
     }

@@ -1,5 +1,5 @@
 """Processes that are killed, hang, or are out of reach, and disks that fill up, around SuperNodes and
-SuperExecs of ours: what does not concern a process, it outlives."""
+SuperExecs of ours: what does not concern a process, it outlives. Over gRPC, and over QUIC."""
 
 from __future__ import annotations
 
@@ -7,86 +7,42 @@ import copy
 import os
 import re
 import signal
-import socket
 import subprocess
-import threading
 import time
 from pathlib import Path
+from typing import Iterator, Optional
 
 import pytest
 
 from federation import Cast, Federation, Run, SuperNode
 from harness import OURS, Certificates, Process, binary, make_appio_tls, session_members, wait_for
+from wires import TcpWire, UdpWire
 
 APP_RAISED = 2
 CAST = Cast(supernode=OURS, server_launcher=OURS, client_launcher=OURS)
 
 
-class Wire:
-    """A TCP connection to an address, by way of a port that can be cut off and mended."""
+class Carrier:
+    """What carries Fleet in the test that runs: certificates where that is QUIC."""
 
-    def __init__(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        self._target = (host, int(port))
-        self._is_cut = threading.Event()
-        self._ends: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        """End all connections, and every new one at once."""
-        self._is_cut.set()
-        for end in self._ends:
-            _hang_up(end)
-
-    def mend(self) -> None:
-        """Let connections through again."""
-        self._is_cut.clear()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._is_cut.is_set():
-                near.close()
-                continue
-            far = socket.create_connection(self._target)
-            self._ends += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
-
-    def __enter__(self) -> "Wire":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-        self.cut()
+    quic: Optional[Certificates] = None
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-    except OSError:
-        pass
-    _hang_up(source)
-    _hang_up(sink)
-
-
-def _hang_up(end: socket.socket) -> None:
-    try:
-        end.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
+@pytest.fixture(autouse=True, params=["grpc", "quic"])
+def carrier(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[None]:
+    """Every test runs over both."""
+    Carrier.quic = certificates if request.param == "quic" else None
+    yield
+    Carrier.quic = None
 
 
 def one_node(
     directory: Path, isolation: str = "subprocess", node_args: tuple[object, ...] = (), **more: object
 ) -> Federation:
     """A federation with one SuperNode, all ours."""
+    if Carrier.quic is not None:
+        node_args = (*node_args, "--transport", "quic")
+        more = {"tls": Carrier.quic, "transport": "grpc,quic", **more}
     return Federation(
         directory, isolation=isolation, nodes=1, node_args=node_args, cast=CAST, **more  # type: ignore[arg-type]
     )
@@ -219,11 +175,15 @@ def _runs(federation: Federation) -> set[int]:
 def test_a_superlink_out_of_reach_for_a_minute_is_waited_for(
     tmp_path: Path, certificates: Certificates
 ) -> None:
-    with Federation(tmp_path, tls=certificates, nodes=0, cast=CAST) as federation:
-        with Wire(federation.link.fleet) as wire:
+    quic = Carrier.quic is not None
+    transport = "quic" if quic else "grpc"
+    with Federation(
+        tmp_path, tls=certificates, nodes=0, cast=CAST, transport=transport
+    ) as federation:
+        with (UdpWire if quic else TcpWire)(federation.link.fleet) as wire:
             link = copy.copy(federation.link)
             link.fleet = wire.address
-            node = SuperNode(link, tmp_path, "far", kind=OURS)
+            node = SuperNode(link, tmp_path, "far", kind=OURS, args=["--transport", transport])
             federation.nodes.append(node)
             with node:
                 node.wait_log(r"joined the SuperLink node_id=(\d+)")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from federation import Cast, Federation, Run
-from harness import OURS, STOCK, Certificates
+from federation import Cast, Federation, Run, SuperNode, superexec
+from harness import OURS, STOCK, AppIoTls, Certificates, binary, make_appio_tls, make_certificates
+from wires import UdpWire
 
 pytestmark = pytest.mark.hardening
 
@@ -55,6 +59,90 @@ def test_nodes_of_both_transports_in_one_federation(
         site.node_args = []
         site.add_node("stock", kind=STOCK)
         check(site.app("probe").start(nodes=2, arrays=3), replies=2)
+
+
+def test_a_superexec_comes_by_quic(tmp_path: Path, certificates: Certificates) -> None:
+    appio = make_appio_tls(tmp_path, certificates)
+    cast = Cast(OURS, OURS, server_launcher=OURS)
+    with federation(tmp_path, certificates, cast=cast, appio=appio, isolation="process") as site:
+        site.superexec.close()
+        by_quic = ["--appio-transport", "quic"]
+        with superexec(
+            "serverapp", site.link.serverappio, tmp_path, site.link.home, "by-quic", OURS, appio, by_quic
+        ):
+            check(site.app("probe").start(arrays=3))
+
+
+def test_a_wrong_join_secret_is_explained(tmp_path: Path, certificates: Certificates) -> None:
+    appio = make_appio_tls(tmp_path, certificates)
+    cast = Cast(OURS, OURS, server_launcher=OURS)
+    other = tmp_path / "other-secret"
+    with federation(tmp_path, certificates, cast=cast, appio=appio, isolation="process") as site:
+        subprocess.run([binary(), "keys", "join-secret", "--out", other], check=True)
+        stranger = AppIoTls(certificates, other)
+        by_quic = ["--appio-transport", "quic"]
+        with superexec(
+            "serverapp", site.link.serverappio, tmp_path, site.link.home, "stranger", OURS, stranger, by_quic
+        ) as process:
+            process.wait_log("the join secret is not this daemon's")
+
+
+def test_only_keys_of_the_list_get_in(tmp_path: Path, certificates: Certificates) -> None:
+    keys = {}
+    for name in ("known", "unknown"):
+        key = tmp_path / name
+        subprocess.run([binary(), "keys", "node", "--out", key], check=True, capture_output=True)
+        keys[name] = ["--auth-supernode-private-key", key, "--auth-supernode-public-key", f"{key}.pub"]
+    allowed = tmp_path / "keys.csv"
+    allowed.write_text((tmp_path / "known.pub").read_text())
+    listed = ["--auth-list-public-keys", allowed]
+    with federation(tmp_path, certificates, nodes=0, superlink_args=listed) as site:
+        stranger = site.add_node("unknown", args=keys["unknown"])
+        stranger.wait_log("Public key not recognized")
+        assert stranger.wait(20) == 1
+        site.nodes.remove(stranger)
+        site.add_node("known", args=keys["known"])
+        check(site.app("probe").start())
+
+
+def test_a_wrong_ca_is_explained(tmp_path: Path, certificates: Certificates) -> None:
+    stranger = make_certificates(tmp_path / "other-ca")
+    with federation(tmp_path, certificates, nodes=0) as site:
+        link = copy.copy(site.link)
+        link.tls = stranger
+        with SuperNode(link, tmp_path, "distrustful", args=QUIC, kind=OURS) as node:
+            node.wait_log("is not signed by the CA in .*: give its CA's certificate with --root-certificates")
+
+
+def test_a_restarted_superlink_is_noticed_without_a_timeout(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    with federation(tmp_path, certificates) as site:
+        (node,) = site.nodes
+        node.wait_log("joined the SuperLink")
+        site.link.process.kill()
+        site.link.restart()
+        # At its next sign of life, which is due within 15 s; it would time out after 60 s.
+        node.wait_log("joining again", timeout=25)
+        check(site.app("probe").start())
+
+
+def test_a_middle_box_that_forgets_is_not_noticed(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    with federation(tmp_path, certificates, nodes=0) as site, UdpWire(site.link.fleet) as wire:
+        link = copy.copy(site.link)
+        link.fleet = wire.address
+        with SuperNode(link, tmp_path, "far", args=QUIC, kind=OURS) as node:
+            site.nodes.append(node)
+            node.wait_log("joined the SuperLink")
+            run = site.app("probe").start(rounds=3, array_bytes=30_000_000)
+            for _ in range(5):
+                time.sleep(0.5)
+                wire.rebind()
+            run.wait_completed()
+            assert [reply["code"] for reply in run.events("reply")] == [None] * 3
+            assert "connection lost" not in node.log
 
 
 def test_auto_takes_quic_where_it_gets_through(

@@ -58,9 +58,11 @@ impl Site {
     /// An acceptor that knows node keys.
     pub(crate) fn options(&self) -> Options {
         Options {
-            identify: Arc::new(|certificate| match node_key_in(certificate) {
-                Some(key) => Identity::NodeKey(PublicKey::from_spki_der(key.spki_bytes())),
-                None => Identity::Anonymous,
+            identify: Arc::new(|shown| {
+                Ok(match shown.certificate.and_then(node_key_in) {
+                    Some(key) => Identity::NodeKey(PublicKey::from_spki_der(key.spki_bytes())),
+                    None => Identity::Anonymous,
+                })
             }),
             ..Options::default()
         }
