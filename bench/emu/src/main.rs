@@ -19,6 +19,7 @@ mod up;
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -75,6 +76,8 @@ enum Error {
     Ip { arguments: String, message: String },
     #[error("cannot choose the TCP congestion control {0}: {1}")]
     CongestionControl(String, String),
+    #[error("{0} and {1} must be two addresses of one network of {2} bits")]
+    Addresses(Ipv4Addr, Ipv4Addr, u8),
     #[error(transparent)]
     Io(#[from] io::Error),
 }

@@ -56,21 +56,16 @@ impl Namespace {
     /// hence the algorithm is allowed for as long as the choice takes.
     pub(crate) fn choose_congestion_control(&self, algorithm: &str) -> Result<(), Error> {
         let _allowed = Allowed::add(algorithm)?;
-        let found = self.within(|| {
+        let chosen = self.within(|| {
             fs::write(CONGESTION_CONTROL, algorithm)?;
             fs::read_to_string(CONGESTION_CONTROL)
         })?;
-        match found {
-            Ok(found) if found.trim() == algorithm => Ok(()),
-            Ok(found) => Err(Error::CongestionControl(
-                algorithm.to_owned(),
-                format!("it stays {}", found.trim()),
-            )),
-            Err(error) => Err(Error::CongestionControl(
-                algorithm.to_owned(),
-                error.to_string(),
-            )),
-        }
+        let reason = match chosen {
+            Ok(chosen) if chosen.trim() == algorithm => return Ok(()),
+            Ok(chosen) => format!("it stays {}", chosen.trim()),
+            Err(error) => error.to_string(),
+        };
+        Err(Error::CongestionControl(algorithm.to_owned(), reason))
     }
 }
 
@@ -97,8 +92,13 @@ impl Allowed {
         {
             return Ok(Self { before: None });
         }
-        fs::write(ALLOWED, format!("{before} {algorithm}"))
-            .map_err(|error| Error::CongestionControl(algorithm.to_owned(), error.to_string()))?;
+        fs::write(ALLOWED, format!("{before} {algorithm}")).map_err(|error| {
+            let reason = match error.kind() {
+                io::ErrorKind::NotFound => "this kernel does not have it".to_owned(),
+                _ => error.to_string(),
+            };
+            Error::CongestionControl(algorithm.to_owned(), reason)
+        })?;
         Ok(Self {
             before: Some(before.to_owned()),
         })

@@ -21,6 +21,8 @@ pub(crate) struct Profile {
     #[serde(default)]
     jitter_ms: f64,
     queue_bdp: Option<f64>,
+    #[serde(default)]
+    coalesce_us: f64,
 }
 
 impl Profile {
@@ -32,6 +34,7 @@ impl Profile {
             burst: overrides.burst.unwrap_or(self.burst),
             jitter_ms: overrides.jitter_ms.unwrap_or(self.jitter_ms),
             queue_bdp: overrides.queue_bdp.or(self.queue_bdp),
+            coalesce_us: overrides.coalesce_us.unwrap_or(self.coalesce_us),
         }
     }
 
@@ -47,6 +50,12 @@ impl Profile {
             loss: LossRate::new(self.loss_percent, self.burst)?,
             queue_bytes_max: self.queue_bytes_max(rate.bytes_in(rtt_ns))?,
         })
+    }
+
+    /// The least time between two batches of packets.
+    pub(crate) fn coalesce_ns(&self) -> Result<u64, Error> {
+        nanoseconds("coalesce_us", self.coalesce_us / 1e3)
+            .map_err(|_| Error::Field("coalesce_us", self.coalesce_us))
     }
 
     fn queue_bytes_max(&self, bdp_bytes: u64) -> Result<usize, Error> {
@@ -84,6 +93,9 @@ pub(crate) struct Overrides {
     /// Queue in products of rate and round trip
     #[arg(long, value_name = "BDP")]
     queue_bdp: Option<f64>,
+    /// Carry packets in batches, at least this long apart: less CPU, less exact delays
+    #[arg(long, value_name = "US")]
+    coalesce_us: Option<f64>,
 }
 
 /// All profiles of a file by name.

@@ -38,6 +38,7 @@ impl Pump {
     pub(crate) fn start(
         devices: [SyncDevice; 2],
         directions: [Direction; 2],
+        coalesce_ns: u64,
     ) -> Result<Self, Error> {
         mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
             .unwrap_or_else(|error| crate::warn(&format!("cannot lock the memory: {error}")));
@@ -49,6 +50,7 @@ impl Pump {
             directions,
             queue,
             woken,
+            coalesce_ns,
         };
         let thread = thread::Builder::new()
             .name("packets".to_owned())
@@ -97,6 +99,7 @@ struct Worker {
     directions: [Direction; 2],
     queue: Receiver<Request>,
     woken: UnixStream,
+    coalesce_ns: u64,
 }
 
 impl Worker {
@@ -111,6 +114,7 @@ impl Worker {
                 }
                 self.write(side);
             }
+            self.coalesce()?;
             let requested;
             [readable[0], readable[1], requested] = self.wait()?;
             if requested && self.answer(&mut buffer)? {
@@ -121,7 +125,7 @@ impl Worker {
 
     /// Takes in what the device has, up to a limit: packets that are due must not wait for long.
     fn read(&mut self, side: usize, buffer: &mut [u8]) -> Result<(), Error> {
-        for _ in 0..READS_MAX {
+        for _ in 0..PACKETS_MAX {
             match rustix::io::read(&self.devices[side], &mut *buffer) {
                 Ok(size) => self.directions[side].arrive(now_ns(), buffer[..size].into()),
                 Err(Errno::AGAIN) => break,
@@ -132,13 +136,28 @@ impl Worker {
         Ok(())
     }
 
-    /// Hands the other side what is due.
+    /// Hands the other side what is due, up to a limit.
     fn write(&mut self, side: usize) {
-        while let Some(packet) = self.directions[side].deliver(now_ns()) {
+        for _ in 0..PACKETS_MAX {
+            let Some(packet) = self.directions[side].deliver(now_ns()) else {
+                break;
+            };
             if rustix::io::write(&self.devices[1 - side], &packet).is_err() {
                 self.directions[side].write_failed();
             }
         }
+    }
+
+    /// Lets packets gather.
+    fn coalesce(&self) -> Result<(), Error> {
+        if self.coalesce_ns > 0 {
+            let mut waits = [PollFd::new(&self.woken, PollFlags::IN)];
+            match poll(&mut waits, Some(&timespec(self.coalesce_ns))) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(Error::Io(error.into())),
+            }
+        }
+        Ok(())
     }
 
     /// Until a device or a request can be read or a packet is due: whether the devices and requests can.
@@ -216,5 +235,5 @@ fn timespec(nanoseconds: u64) -> Timespec {
 }
 
 const PRIORITY: &str = "50";
-const READS_MAX: usize = 64;
+const PACKETS_MAX: usize = 64;
 const PACKET_BYTES_MAX: usize = 1 << 16;

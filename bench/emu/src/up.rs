@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tun_rs::SyncDevice;
 
-use crate::control::{self, Request};
+use crate::control::{self, Readdress, Request};
 use crate::device::End;
 use crate::direction::{Direction, Parameters};
 use crate::input::{Event, Input};
@@ -56,10 +56,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     crate::check_abilities()?;
     let profile = profile::named(&profiles(options.profiles.as_deref())?, &options.profile)?
         .with(&options.overrides);
-    let parameters = profile.parameters()?;
+    let (parameters, coalesce_ns) = (profile.parameters()?, profile.coalesce_ns()?);
     let (ends, devices) = ends(options)?;
     let directions = [0, 1].map(|side| Direction::new(parameters.clone(), options.seed, side));
-    let pump = Pump::start(devices, directions)?;
+    let pump = Pump::start(devices, directions, coalesce_ns)?;
     let ready = json!({
         "ready": true,
         "namespaces": ends.each_ref().map(|end| end.namespace().name()),
@@ -76,6 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     announce(&ready, options.ready_fd)?;
     let mut session = Session {
         parameters,
+        prefix_length: options.prefix_length,
         ends,
         pump,
         begin_ns: now_ns(),
@@ -87,6 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
 /// A link that is running.
 struct Session {
     parameters: Parameters,
+    prefix_length: u8,
     ends: [End; 2],
     pump: Pump,
     begin_ns: u64,
@@ -111,13 +113,18 @@ impl Session {
         match control::parse(line, self.parameters.loss)? {
             Request::Change(directions, change) => self.pump.change(directions, change),
             Request::Statistics => print(&self.statistics(false)),
-            Request::Readdress(new) => {
-                self.ends[new.side.index()]
-                    .readdress(new.address)
-                    .map_err(|error| error.to_string())?;
-            }
+            Request::Readdress(new) => self.readdress(new).map_err(|error| error.to_string())?,
         }
         Ok(())
+    }
+
+    fn readdress(&mut self, new: Readdress) -> Result<(), Error> {
+        let side = new.side.index();
+        check_peers(
+            [new.address, self.ends[1 - side].address()],
+            self.prefix_length,
+        )?;
+        self.ends[side].readdress(new.address)
     }
 
     fn end(self) -> Result<(), Error> {
@@ -164,6 +171,7 @@ impl Drop for PidFile<'_> {
 
 /// Both ends of the link; the handle of a device is as good as the device.
 fn ends(options: &Options) -> Result<([End; 2], [SyncDevice; 2]), Error> {
+    check_peers(options.addresses, options.prefix_length)?;
     let names = options.namespaces.clone().unwrap_or_else(|| {
         let pid = std::process::id();
         [format!("flwr-emu-{pid}-0"), format!("flwr-emu-{pid}-1")]
@@ -178,6 +186,16 @@ fn ends(options: &Options) -> Result<([End; 2], [SyncDevice; 2]), Error> {
         }
     }
     Ok((ends, [device_0, device_1]))
+}
+
+/// Two addresses between which a packet needs no route.
+fn check_peers(addresses: [Ipv4Addr; 2], prefix_length: u8) -> Result<(), Error> {
+    let [first, second] = addresses.map(Ipv4Addr::to_bits);
+    let different = first ^ second;
+    if different == 0 || different.leading_zeros() < u32::from(prefix_length) {
+        return Err(Error::Addresses(addresses[0], addresses[1], prefix_length));
+    }
+    Ok(())
 }
 
 fn announce(ready: &Value, descriptor: Option<u32>) -> Result<(), Error> {
@@ -204,5 +222,21 @@ fn one_or_pair(text: &str) -> Result<[String; 2], String> {
         pair(text)
     } else {
         Ok([text.to_owned(), text.to_owned()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_are_two_of_one_network() {
+        let check = |addresses, prefix_length| {
+            check_peers(pair(addresses).expect("two addresses"), prefix_length).is_ok()
+        };
+        assert!(check("10.77.0.1,10.77.0.2", 24));
+        assert!(check("10.77.0.1,10.77.1.2", 16));
+        assert!(!check("10.77.0.1,10.77.1.2", 24));
+        assert!(!check("10.77.0.1,10.77.0.1", 24));
     }
 }

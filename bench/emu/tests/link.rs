@@ -64,6 +64,7 @@ fn a_running_link_takes_requests_and_survives_nonsense() {
     assert!(link.ping(0).is_some());
     link.send("nonsense");
     link.send(r#"{"fly": true}"#);
+    link.send(r#"{"readdress": {"side": 1, "address": "10.77.0.1"}}"#);
     link.send(r#"{"down": true, "direction": "backward"}"#);
     assert_eq!(link.statistics()["final"], false);
     assert_eq!(link.ping(1), None);
