@@ -4,7 +4,7 @@ use std::io::Write;
 use std::num::NonZeroU64;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -29,7 +29,7 @@ pub(crate) struct Pump {
 #[derive(Debug)]
 enum Request {
     Change(Directions, Change),
-    Report(Sender<[Report; 2]>),
+    Report(SyncSender<[Report; 2]>),
     Stop,
 }
 
@@ -73,7 +73,7 @@ impl Pump {
 
     /// `None` if the thread has ended.
     pub(crate) fn report(&self) -> Option<[Report; 2]> {
-        let (answer, reports) = channel();
+        let (answer, reports) = sync_channel(1);
         self.send(Request::Report(answer));
         reports.recv().ok()
     }
