@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flwr_transport::{
-    Call, Code, Context, Drain, EventStream, Handler, Identity, Peer, Protocol, Reply, Status, Tail,
+    Call, Code, Context, Drain, EventStream, Handler, Peer, Protocol, Reply, Status, Tail,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
 use quinn::{RecvStream, SendStream, WriteError};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::acceptor::Admit;
 use crate::body;
 use crate::head::{Answered, Asked, Follows, Told};
+use crate::options::Admit;
 use crate::stream::{Incoming, Outgoing};
 
 /// What every call of one connection is answered with.
@@ -166,11 +166,6 @@ impl<H> Answering<H> {
             }
         }
     }
-}
-
-/// Whoever calls may.
-pub(crate) fn anyone(_: &Identity) -> Result<(), Status> {
-    Ok(())
 }
 
 fn panicked() -> Status {

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use flwr_transport::{Bearer, ConnectError, Identity, Peer, Protocol};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, ConnectionError, Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{ClientConfig, ConnectionError, Endpoint, EndpointConfig};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use crate::caller::Caller;
 use crate::head::Hello;
+use crate::tuning::Congestion;
 use crate::{ALPN, TRANSPORT, Tuning, code, udp};
 
 /// Where a connector connects to.
@@ -30,6 +31,7 @@ pub struct Connector<P: Protocol> {
     target: Target,
     config: ClientConfig,
     hello: Hello<'static>,
+    congestion: Congestion,
     explain: Explain,
     _protocol: PhantomData<fn() -> P>,
 }
@@ -56,6 +58,7 @@ impl<P: Protocol> Connector<P> {
             target,
             config,
             hello: Hello::of::<P>(HEAD_BYTES_MAX, None),
+            congestion: tuning.congestion,
             explain: Arc::new(|_, why| refused(format!("the TLS handshake failed: {why}"))),
             _protocol: PhantomData,
         })
@@ -79,14 +82,17 @@ impl<P: Protocol> Connector<P> {
     }
 
     async fn try_address(&self, address: SocketAddr) -> Result<Caller<P>, ConnectError> {
-        let endpoint = client_endpoint(address).map_err(|error| {
+        let (endpoint, socket) = client_endpoint(address).map_err(|error| {
             unreachable(format!("no UDP socket to reach {address} with: {error}"))
         })?;
         let connecting = endpoint
             .connect_with(self.config.clone(), address, &self.target.host)
             .map_err(|error| refused(error.to_string()))?;
         let connection = match timeout(CONNECT_TIME_MAX, connecting).await {
-            Ok(Ok(connection)) => connection,
+            Ok(Ok(connection)) => {
+                socket.log(address, self.congestion);
+                connection
+            }
             Ok(Err(error)) => return Err(self.failed(address, &error)),
             Err(_elapsed) => {
                 let seconds = CONNECT_TIME_MAX.as_secs();
@@ -148,18 +154,13 @@ impl<P: Protocol> fmt::Debug for Connector<P> {
     }
 }
 
-fn client_endpoint(address: SocketAddr) -> std::io::Result<Endpoint> {
+fn client_endpoint(address: SocketAddr) -> std::io::Result<(Endpoint, udp::Facts)> {
     let local = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = udp::bind(local)?;
-    Endpoint::new(
-        EndpointConfig::default(),
-        None,
-        socket,
-        Arc::new(TokioRuntime),
-    )
+    udp::endpoint(EndpointConfig::default(), None, socket)
 }
 
 /// The TLS alert that a code stands for (RFC 9001, section 4.8).

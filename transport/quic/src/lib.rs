@@ -13,16 +13,19 @@ mod body;
 mod caller;
 mod calling;
 mod code;
+mod connection;
 mod connector;
 pub mod frame;
 mod head;
+mod options;
 mod stream;
 pub mod tuning;
 pub mod udp;
 
-pub use acceptor::{Acceptor, Admit, Identify, Options, Shown};
+pub use acceptor::Acceptor;
 pub use caller::Caller;
 pub use connector::{Connector, Target};
+pub use options::{Admit, Identify, Options, Shown};
 pub use tuning::Tuning;
 
 /// The label of this transport in [`Peer::transport`](flwr_transport::Peer::transport).

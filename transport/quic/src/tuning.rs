@@ -1,5 +1,6 @@
 //! What a connection is allowed to hold and how it behaves, each number with its reason.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,6 +87,14 @@ impl Tuning {
             .datagram_receive_buffer_size(None)
             .congestion_controller_factory(self.congestion.factory());
         transport
+    }
+}
+
+impl fmt::Display for Congestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cubic => "cubic",
+        })
     }
 }
 

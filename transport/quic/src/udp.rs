@@ -1,29 +1,88 @@
-//! UDP sockets with buffers that hold a burst.
+//! UDP sockets with buffers that hold a burst, and what the system grants them.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use quinn::{Endpoint, EndpointConfig, Runtime as _, ServerConfig, TokioRuntime};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tracing::{info, warn};
+
+use crate::tuning::Congestion;
 
 /// Binds a socket and asks for buffers of [`BUFFER_BYTES`].
 ///
 /// # Errors
 /// When the address is in use, or not of this machine. Smaller buffers are no error.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         // One that listens on `[::]` hears IPv4 as well, like its neighbour over TCP.
         socket.set_only_v6(false)?;
     }
-    // The system grants what it allows (`net.core.rmem_max`), which is logged where it matters.
+    // The system grants what it allows, and `Facts` says what that is.
     let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(BUFFER_BYTES);
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// What a socket works with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    receive_buffer_bytes: usize,
+    send_buffer_bytes: usize,
+    /// Packets that the system takes at once (generic segmentation offload).
+    segments: usize,
+}
+
+/// QUIC on a socket.
+pub(crate) fn endpoint(
+    config: EndpointConfig,
+    server: Option<ServerConfig>,
+    socket: UdpSocket,
+) -> io::Result<(Endpoint, Facts)> {
+    let sizes = SockRef::from(&socket);
+    // Linux says twice what it was asked for, because its own records count as well.
+    let receive_buffer_bytes = sizes.recv_buffer_size()? / 2;
+    let send_buffer_bytes = sizes.send_buffer_size()? / 2;
+    let runtime = Arc::new(TokioRuntime);
+    let socket = runtime.wrap_udp_socket(socket)?;
+    let facts = Facts {
+        receive_buffer_bytes,
+        send_buffer_bytes,
+        segments: socket.max_transmit_segments(),
+    };
+    let endpoint = Endpoint::new_with_abstract_socket(config, server, socket, runtime)?;
+    Ok((endpoint, facts))
+}
+
+impl Facts {
+    /// Says what a link runs with, and what slows it down.
+    pub(crate) fn log(&self, address: SocketAddr, congestion: Congestion) {
+        let Self {
+            receive_buffer_bytes,
+            send_buffer_bytes,
+            segments,
+        } = *self;
+        info!(
+            %address, %congestion, receive_buffer_bytes, send_buffer_bytes, segments,
+            "QUIC"
+        );
+        if receive_buffer_bytes < BUFFER_BYTES {
+            warn!(
+                receive_buffer_bytes,
+                "the UDP receive buffer is small, so that bursts are lost on a busy machine: allow for more with \
+                 `sysctl -w net.core.rmem_max={BUFFER_BYTES}`"
+            );
+        }
+        if segments == 1 {
+            warn!(
+                "the system takes UDP packets one by one (no generic segmentation offload), which costs three times the CPU time"
+            );
+        }
+    }
 }
 
 /// With the usual 208 KiB a busy host loses one or two thousand packets in 300 MB.

@@ -26,7 +26,7 @@ impl Site {
         SITE.get_or_init(Self::make)
     }
 
-    fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let now = UnixTime::now().as_secs();
         let now = f64::from(u32::try_from(now).unwrap());
