@@ -93,5 +93,6 @@ fn name(response: &Response) -> (&'static str, &'static str) {
         Response::PushObject(_) => ("PushObject", "message"),
         Response::PullObject(_) => ("PullObject", "message"),
         Response::ConfirmMessage(()) => ("ConfirmMessageReceived", "message"),
+        Response::WatchRun(_) => unreachable!("Flower has no such call"),
     }
 }

@@ -135,4 +135,15 @@ service! {
         /// The message.
         message: ObjectId,
     } -> (), repeatable;
+
+    /// Whether a run is over for the node, told as soon as it is; false after `wait`. Flower has no
+    /// such call, so it is unimplemented over gRPC.
+    unary watch_run: WatchRun {
+        /// The caller.
+        node: NodeId,
+        /// The run.
+        run: RunId,
+        /// The longest wait.
+        wait: Duration,
+    } -> bool, repeatable;
 }

@@ -2,7 +2,7 @@
 
 use flwr_api::fleet::{
     ConfirmMessage, CreateNode, DeleteNode, FleetService, GetFab, GetRun, Heartbeat, NodeRun,
-    ObjectState, PullMessages, PullObject, PushMessages, PushObject, Pushed,
+    ObjectState, PullMessages, PullObject, PushMessages, PushObject, Pushed, WatchRun,
 };
 use flwr_api::{Delivery, Fab, FabHash, NodeId, ObjectId, Reason, RunId};
 use flwr_state::{Fabs, LinkState, NewNode, NodeCreation, Object, Put, ReplyOutcome};
@@ -237,6 +237,13 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         self.authorize_for_run(context, call.node, call.run).await?;
         let confirmed = self.link.state().confirm(call.run, call.message).await;
         confirmed.map_err(unavailable)
+    }
+
+    async fn watch_run(&self, context: &Context, call: WatchRun) -> Result<bool, Status> {
+        self.authorize(context, call.node).await?;
+        let inbox = &self.link.core.inbox;
+        let ended = inbox.end_of_run(context, call.run, call.wait).await?;
+        Ok(ended.is_some())
     }
 }
 

@@ -1,9 +1,10 @@
 //! One instruction from the moment it is handed out until its reply is delivered.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_api::fleet::GetRun;
+use flwr_api::fleet::{GetRun, WatchRun};
 use flwr_api::{
     AppError, Delivery, Message, MessageId, Metadata, NodeId, ObjectTree, Payload, RunId, object,
 };
@@ -19,7 +20,7 @@ use crate::fetch::{FetchError, describe};
 use crate::node::{Core, is_forgotten};
 use crate::patience::{Insisting, is_final};
 
-/// How often the SuperLink is asked whether the run of an app at work goes on.
+/// How often the SuperLink is asked whether the run of an app at work goes on, where it does not tell.
 const RUN_CHECK_PERIOD: Duration = Duration::from_secs(5);
 
 /// How long an app whose connection is gone may take to call over another one.
@@ -145,27 +146,45 @@ impl Core {
         is_enough: impl Fn(&Look) -> bool,
     ) -> Look {
         let mut changed = self.desk.watch();
-        let mut check = Instant::now() + RUN_CHECK_PERIOD;
+        let mut over = pin!(self.over(node, run));
         loop {
             changed.mark_unchanged();
             let found = self.desk.look(id, Instant::now());
             let until = match &found {
                 found if is_enough(found) => return found.clone(),
-                Look::Waiting(Some(until)) => check.min(*until),
-                _ => check,
+                Look::Waiting(until) => *until,
+                _ => None,
             };
             let line = self.desk.line(id);
             tokio::select! {
                 biased;
                 _ = changed.changed() => {}
                 () = hung_up(line.as_ref()) => self.hear_again(id, line.as_ref()).await,
-                () = tokio::time::sleep_until(until) => {}
+                () = over.as_mut() => return Look::Gone,
+                () = wait_until(until) => {}
             }
-            if Instant::now() >= check {
-                if self.is_over(node, run).await {
-                    return Look::Gone;
+        }
+    }
+
+    /// Completes once the run is over, or the SuperLink has forgotten the node that was to answer.
+    async fn over(&self, node: NodeId, run: RunId) {
+        loop {
+            let asked = Instant::now();
+            let wait = self.config.hold;
+            let call = WatchRun { node, run, wait };
+            match self
+                .fleet
+                .watch_run(call, asked + wait + RUN_CHECK_PERIOD)
+                .await
+            {
+                Ok(true) => return,
+                // Those that do not tell are asked from time to time.
+                Ok(false) | Err(_) => {
+                    tokio::time::sleep_until(asked + RUN_CHECK_PERIOD).await;
+                    if self.is_over(node, run).await {
+                        return;
+                    }
                 }
-                check = Instant::now() + RUN_CHECK_PERIOD;
             }
         }
     }
@@ -222,6 +241,13 @@ impl Core {
         }
         let tree = ObjectTree::leaf(root);
         self.deliver(node, &Delivery { message, tree }).await;
+    }
+}
+
+async fn wait_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -26,7 +26,7 @@ impl Asking<Fleet> for FleetAsker {
         _bearer: Option<&Bearer>,
         body_bytes: Option<u64>,
     ) -> Result<Asked<Fleet>, Status> {
-        Ok(ask(request, body_bytes))
+        ask(request, body_bytes)
     }
 
     fn refused(&self, status: &tonic::Status) -> Status {
@@ -34,8 +34,8 @@ impl Asking<Fleet> for FleetAsker {
     }
 }
 
-fn ask(request: Request, body_bytes: Option<u64>) -> Asked<Fleet> {
-    match request {
+fn ask(request: Request, body_bytes: Option<u64>) -> Result<Asked<Fleet>, Status> {
+    Ok(match request {
         Request::CreateNode(call) => create_node(call.heartbeat_interval),
         Request::DeleteNode(call) => {
             let node = some(call.node);
@@ -79,7 +79,8 @@ fn ask(request: Request, body_bytes: Option<u64>) -> Asked<Fleet> {
             pull_object(SERVICE, node, call.run, call.object, Response::PullObject)
         }
         Request::ConfirmMessage(call) => confirm(call.node, call.run, call.message),
-    }
+        Request::WatchRun(_) => return Err(Status::unimplemented("WatchRun")),
+    })
 }
 
 fn asked(

@@ -266,7 +266,10 @@ async fn a_certificate_of_another_ca_is_not_accepted() {
     let connector = Connector::<Toy>::new(world.target.clone(), &tls, &Tuning::connecting());
     let refused = connector.unwrap().connect().await.unwrap_err();
     assert!(!refused.retryable, "{refused}");
-    assert!(refused.message.contains("invalid peer certificate"), "{refused}");
+    assert!(
+        refused.message.contains("invalid peer certificate"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
