@@ -13,6 +13,7 @@ mod body;
 mod caller;
 mod calling;
 mod code;
+pub mod congestion;
 mod connection;
 mod connector;
 pub mod frame;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::congestion::LossTolerantConfig;
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::congestion::{ControllerFactory, CubicConfig};
 
@@ -32,8 +33,10 @@ pub struct Tuning {
 /// A congestion controller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {
-    /// Cubic (RFC 9438), which takes every loss for a full queue.
+    /// Our own, which tells random loss from a full queue: [`LossTolerant`](crate::congestion::LossTolerant).
     #[default]
+    Bbr,
+    /// Cubic (RFC 9438), which takes every loss for a full queue.
     Cubic,
 }
 
@@ -93,6 +96,7 @@ impl Tuning {
 impl fmt::Display for Congestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Bbr => "bbr",
             Self::Cubic => "cubic",
         })
     }
@@ -101,6 +105,7 @@ impl fmt::Display for Congestion {
 impl Congestion {
     fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
+            Self::Bbr => Arc::new(LossTolerantConfig::default()),
             Self::Cubic => Arc::new(CubicConfig::default()),
         }
     }

@@ -1,0 +1,224 @@
+//! When a phase ends, what comes next, and how much each may have in flight.
+
+use std::time::{Duration, Instant};
+
+use super::{LossTolerant, RATE_ROUNDS};
+use crate::congestion::cycle::{Growth, Phase};
+
+impl LossTolerant {
+    pub(super) fn end_round(&mut self, now: Instant) {
+        let queued = self.is_queued(self.round.lowest_rtt, 1.1);
+        let lean = self.window <= LEAN * self.bdp() + self.headroom();
+        let tolerated = self.config.loss_tolerated;
+        let too_lossy = self.losses.end_round(tolerated, self.mtu, queued, lean);
+        if too_lossy {
+            self.losses.cut(self.window, self.bdp());
+        }
+        if !self.round.app_limited {
+            self.notice_slow();
+        }
+        self.refresh_old_rtt(now);
+        match self.phase {
+            Phase::Startup => {
+                let queued = self.is_queued(self.round.lowest_rtt, 1.25);
+                if too_lossy
+                    || !self.round.app_limited && self.growth.ended(self.rate.get(), queued)
+                {
+                    self.enter(Phase::Drain);
+                }
+            }
+            Phase::Drain => {
+                if self.round.count >= self.cycle.phase_round + DRAIN_ROUNDS_MAX {
+                    self.enter(Phase::Cruise { rounds_left: 2 });
+                }
+            }
+            Phase::Probe => {
+                let enough = self.gain() * self.bdp();
+                let more =
+                    !too_lossy && !self.round.app_limited && self.losses.raise(self.window, enough);
+                if !more || self.round.count >= self.cycle.phase_round + PROBE_ROUNDS_MAX {
+                    self.enter(Phase::Settle);
+                }
+            }
+            Phase::Settle => {
+                if self.round.count > self.cycle.phase_round + 1 {
+                    self.enter(Phase::Cruise {
+                        rounds_left: self.cruise_rounds(),
+                    });
+                }
+            }
+            Phase::Cruise { rounds_left: 0 } => self.end_cycle(),
+            Phase::Cruise { rounds_left } => {
+                self.phase = Phase::Cruise {
+                    rounds_left: rounds_left - 1,
+                }
+            }
+            Phase::RefreshRtt { .. } => self.leave_refresh(now),
+        }
+    }
+
+    /// Flows that share a queue saw it at its lowest together, and so look at it again together.
+    fn refresh_old_rtt(&mut self, now: Instant) {
+        let steady = matches!(
+            self.phase,
+            Phase::Probe | Phase::Settle | Phase::Cruise { .. }
+        );
+        if steady && !self.round.app_limited && self.min_rtt.age(now) > self.config.min_rtt_expiry {
+            self.enter(Phase::RefreshRtt {
+                until: None,
+                lowest: None,
+            });
+        }
+    }
+
+    fn end_cycle(&mut self) {
+        self.judge_contest();
+        self.cycle.count += 1;
+        self.cycle.lowest_rtt = None;
+        self.enter(Phase::Probe);
+    }
+
+    /// A queue that never empties is somebody else's, and costs this connection if its rate falls meanwhile.
+    fn judge_contest(&mut self) {
+        let contest = self.cycle.contest;
+        self.cycle.contest = if !self.is_queued(self.cycle.lowest_rtt, CONTEST_RTT) {
+            0.0
+        } else if self.rate() < CONTEST_DECLINE * self.cycle.rate {
+            (contest + CONTEST_UP).min(1.0)
+        } else {
+            contest * CONTEST_DOWN
+        };
+        self.cycle.rate = self.rate();
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.cycle.phase_round = self.round.count;
+    }
+
+    /// A queue that several acknowledgements in a row saw ends start-up before it overflows.
+    pub(super) fn leave_queued_startup(&mut self, rtt: Duration) {
+        self.queued_acks = if self.is_queued(Some(rtt), STARTUP_RTT) {
+            self.queued_acks + 1
+        } else {
+            0
+        };
+        if self.phase == Phase::Startup && self.queued_acks >= QUEUED_ACKS {
+            self.enter(Phase::Drain);
+        }
+    }
+
+    /// Ends what waits for the flight to shrink.
+    pub(super) fn leave_drained(&mut self, now: Instant) {
+        let bdp = self.bdp() + self.headroom();
+        match self.phase {
+            Phase::Drain if self.in_flight as f64 <= bdp => {
+                self.enter(Phase::Cruise { rounds_left: 2 });
+            }
+            Phase::RefreshRtt {
+                until: None,
+                lowest: None,
+            } if self.in_flight as f64 <= self.refresh_window() => {
+                let hold = REFRESH_MIN.max(self.min_rtt().unwrap_or_default());
+                self.phase = Phase::RefreshRtt {
+                    until: Some(now + hold),
+                    lowest: None,
+                };
+                self.cycle.phase_round = self.round.count;
+            }
+            _ => {}
+        }
+    }
+
+    fn leave_refresh(&mut self, now: Instant) {
+        let Phase::RefreshRtt {
+            until: Some(until),
+            lowest,
+        } = self.phase
+        else {
+            return;
+        };
+        if now < until || self.round.count <= self.cycle.phase_round {
+            return;
+        }
+        if let Some(lowest) = lowest {
+            self.min_rtt.replace(now, lowest);
+        }
+        self.enter(Phase::Probe);
+    }
+
+    /// The path got slower: three rounds far below the model are the model.
+    fn notice_slow(&mut self) {
+        let draining = !matches!(self.phase, Phase::Cruise { .. } | Phase::Probe);
+        if draining || self.round.best_rate > SLOW * self.rate.get() {
+            self.cycle.slow_rounds = 0;
+            return;
+        }
+        self.cycle.slow_rounds += 1;
+        if self.cycle.slow_rounds >= SLOW_ROUNDS {
+            let rate = self.cycle.slow_best.max(self.round.best_rate);
+            self.rate.clear();
+            self.rate.update(self.round.count, rate, RATE_ROUNDS);
+            self.cycle.slow_rounds = 0;
+        }
+        // The first slow round began before the path slowed, so only the last two count.
+        self.cycle.slow_best = self.round.best_rate;
+    }
+
+    /// Flows that share a bottleneck must not probe in step.
+    fn cruise_rounds(&self) -> u32 {
+        let mixed = (self.delivery.delivered() ^ self.cycle.count)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            >> 62;
+        CRUISE_ROUNDS_MIN + u32::try_from(mixed).unwrap_or(0)
+    }
+
+    pub(super) fn refresh_window(&self) -> f64 {
+        (REFRESH_GAIN * self.bdp()).max(self.min_window())
+    }
+
+    /// In flight over the bandwidth-delay product.
+    pub(super) fn gain(&self) -> f64 {
+        let contested =
+            |alone: f64, contested: f64| alone + self.cycle.contest * (contested - alone).max(0.0);
+        match self.phase {
+            Phase::Startup => STARTUP_GAIN,
+            Phase::Drain => 1.0,
+            Phase::Probe => contested(self.config.probe_gain, PROBE_CONTESTED),
+            Phase::Settle => contested(SETTLE_GAIN, SETTLE_CONTESTED),
+            Phase::Cruise { .. } => contested(self.config.cruise_gain, self.config.contest_gain),
+            Phase::RefreshRtt { .. } => REFRESH_GAIN,
+        }
+    }
+
+    /// Nothing got through for several round trips: the path is new, or gone.
+    pub(super) fn restart(&mut self) {
+        self.rate.clear();
+        self.losses.forget();
+        self.growth = Growth::default();
+        self.window = self.min_window();
+        self.enter(Phase::Startup);
+    }
+}
+
+const STARTUP_GAIN: f64 = 2.0;
+/// A round trip this many times the bare one, in so many acknowledgements in a row, ends start-up.
+const STARTUP_RTT: f64 = 1.4;
+const QUEUED_ACKS: u32 = 8;
+const DRAIN_ROUNDS_MAX: u64 = 3;
+const PROBE_ROUNDS_MAX: u64 = 4;
+const PROBE_CONTESTED: f64 = 2.0;
+const SETTLE_GAIN: f64 = 0.95;
+const SETTLE_CONTESTED: f64 = 1.1;
+const CRUISE_ROUNDS_MIN: u32 = 4;
+/// The shortest round trip of a cycle over the bare one, above which somebody else holds the queue.
+const CONTEST_RTT: f64 = 1.25;
+const CONTEST_DECLINE: f64 = 0.92;
+const CONTEST_UP: f64 = 0.35;
+const CONTEST_DOWN: f64 = 0.6;
+/// A window this close to the bandwidth-delay product does not make a queue overflow.
+const LEAN: f64 = 1.25;
+const REFRESH_GAIN: f64 = 0.5;
+const REFRESH_MIN: Duration = Duration::from_millis(200);
+const SLOW: f64 = 0.6;
+const SLOW_ROUNDS: u32 = 3;
