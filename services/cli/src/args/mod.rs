@@ -14,6 +14,7 @@ use clap::{
 pub(crate) mod appio;
 pub(crate) mod certs;
 pub(crate) mod keys;
+pub(crate) mod quic;
 pub(crate) mod superexec;
 pub(crate) mod superlink;
 pub(crate) mod supernode;

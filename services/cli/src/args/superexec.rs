@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, ValueEnum};
 use flwr_superexec::Kind;
 
-use super::{OURS, superlink::LogFormat, supernode::ClientTransport};
+use super::{OURS, quic::QuicOptions, superlink::LogFormat, supernode::ClientTransport};
 
 /// The flags of a SuperExec, as given.
 #[derive(Args, Debug)]
@@ -44,6 +44,9 @@ pub(crate) struct SuperExecOptions {
     #[arg(long, value_enum, default_value_t = ClientTransport::Grpc, help_heading = OURS, hide_possible_values = true,
           env = "FLWR_QUIC_APPIO_TRANSPORT")]
     pub(crate) appio_transport: ClientTransport,
+
+    #[command(flatten)]
+    pub(crate) quic: QuicOptions,
 
     /// A file with the secret that the daemon lets launchers in by [default: the value of $FLWR_QUIC_JOIN_SECRET]
     #[arg(long, value_name = "FILE", help_heading = OURS)]

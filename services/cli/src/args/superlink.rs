@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use flwr_superlink::Runtime;
 
-use super::{OURS, appio::AppIoOptions, given, superexec::WarmApps};
+use super::{OURS, appio::AppIoOptions, given, quic::QuicOptions, superexec::WarmApps};
 
 /// The flags of a SuperLink, as given.
 #[derive(Args, Debug)]
@@ -130,6 +130,9 @@ pub(crate) struct SuperLinkOptions {
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "grpc", help_heading = OURS,
           hide_possible_values = true, env = "FLWR_QUIC_TRANSPORT")]
     pub(crate) transport: Vec<Transport>,
+
+    #[command(flatten)]
+    pub(crate) quic: QuicOptions,
 
     /// Hold no unanswerable call longer than this; 0 answers at once [default: as long as each call allows]
     #[arg(long, value_name = "N", value_parser = seconds, allow_negative_numbers = true, help_heading = OURS)]

@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use super::{
     OURS,
     appio::AppIoOptions,
+    quic::QuicOptions,
     superexec::WarmApps,
     superlink::{Isolation, LogFormat},
 };
@@ -92,6 +93,9 @@ pub(crate) struct SuperNodeOptions {
     #[arg(long, value_enum, default_value_t = ClientTransport::Grpc, help_heading = OURS, hide_possible_values = true,
           env = "FLWR_QUIC_TRANSPORT")]
     pub(crate) transport: ClientTransport,
+
+    #[command(flatten)]
+    pub(crate) quic: QuicOptions,
 
     /// How many ClientApps may run at once; those of one run never do
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one, help_heading = OURS)]

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{quic::Quic, tls};
 use crate::{
     address::Address,
-    args::{appio::AppIoOptions, superlink::Isolation},
+    args::{appio::AppIoOptions, quic::QuicOptions, superlink::Isolation},
     exit::{Code, Exit, sentence},
     listen::{Binder, Listener},
 };
@@ -108,14 +108,15 @@ impl Security {
         self,
         service: Service,
         address: Address,
-        quic: bool,
+        quic: Option<QuicOptions>,
         binder: &mut Binder,
     ) -> Result<(Vec<Port>, Option<OwnLauncher>), Exit> {
         let listener = binder.bind(address.clone(), service.flag).await?;
-        let quic = match &self.tls {
-            Some(tls) if quic => Some(Quic {
+        let quic = match (&self.tls, quic) {
+            (Some(tls), Some(options)) => Some(Quic {
                 sockets: binder.bind_udp(&address, service.flag).await?,
                 tls: tls.clone(),
+                options,
             }),
             _ => None,
         };

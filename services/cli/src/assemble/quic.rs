@@ -17,6 +17,7 @@ use flwr_transport_quic::{Acceptor, Admit, Connector, Identify, Options, Target,
 
 use crate::{
     address::Address,
+    args::quic::QuicOptions,
     exit::{Exit, sentence},
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct Quic {
     pub(crate) sockets: Vec<UdpSocket>,
     /// Without certificates there is no QUIC.
     pub(crate) tls: ServerTls,
+    /// How it sends.
+    pub(crate) options: QuicOptions,
 }
 
 impl Quic {
@@ -60,7 +63,7 @@ impl Quic {
             admit,
             grace: GRACE,
             restart_secret: Some(self.tls.restart_secret),
-            tuning: Tuning::accepting(),
+            tuning: self.options.tuning(Tuning::accepting()),
             ..Options::default()
         };
         let acceptors = self.sockets.into_iter().map(|socket| {
@@ -76,11 +79,12 @@ pub(super) fn for_node(
     superlink: &Address,
     tls: &ClientTls,
     keys: &NodeKeyPair,
+    options: QuicOptions,
 ) -> Result<Connector<Fleet>, Exit> {
     let config = keys
         .shown_by(&tls.config())
         .map_err(|error| Exit::because(&error))?;
-    connector(superlink, tls, &config)
+    connector(superlink, tls, &config, options)
 }
 
 /// The way to a daemon, for a launcher with this secret.
@@ -88,8 +92,9 @@ pub(super) fn for_launcher(
     daemon: &Address,
     tls: &ClientTls,
     secret: Option<&JoinSecret>,
+    options: QuicOptions,
 ) -> Result<Connector<AppIo>, Exit> {
-    let connector = connector(daemon, tls, &tls.config())?;
+    let connector = connector(daemon, tls, &tls.config(), options)?;
     Ok(connector.presenting(secret.map(|secret| Bearer::new(secret.expose()))))
 }
 
@@ -97,12 +102,13 @@ fn connector<P: Protocol>(
     server: &Address,
     tls: &ClientTls,
     config: &rustls::ClientConfig,
+    options: QuicOptions,
 ) -> Result<Connector<P>, Exit> {
     let target = Target {
         host: server.host.clone(),
         port: server.port,
     };
-    let connector = Connector::new(target, config, &Tuning::connecting())
+    let connector = Connector::new(target, config, &options.tuning(Tuning::connecting()))
         .map_err(|error| Exit::because(&error))?;
     let (tls, host) = (tls.clone(), server.host.clone());
     Ok(connector.explaining(move |alert, why| {

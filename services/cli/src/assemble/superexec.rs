@@ -80,7 +80,7 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
         idle_max: IDLE_MAX,
     };
     let output = Output::stdio().map_err(|error| Exit::because(&error))?;
-    let client = client(options.appio_transport, parts, service)?;
+    let client = client(&options, parts, service)?;
     let launcher = Launcher::new(config, reach, client, output);
     let launcher = launcher.map_err(|error| Exit::Problem(format!("{}.", sentence(&error))))?;
     run_until_signal(launcher, serving, drain, signals, options.parent_pid).await;
@@ -174,15 +174,19 @@ async fn gone(parent: Option<i32>) {
 }
 
 fn client(
-    transport: ClientTransport,
+    options: &SuperExecOptions,
     parts: Parts,
     service: AppIoService,
 ) -> Result<AppIoClient, Exit> {
+    let transport = options.appio_transport;
     let secret = parts.join_secret.as_ref();
     let quic = match &parts.tls {
-        Some(tls) if transport != ClientTransport::Grpc => {
-            Some(quic::for_launcher(&parts.daemon, tls, secret)?)
-        }
+        Some(tls) if transport != ClientTransport::Grpc => Some(quic::for_launcher(
+            &parts.daemon,
+            tls,
+            secret,
+            options.quic,
+        )?),
         _ => None,
     };
     let credentials = match secret {

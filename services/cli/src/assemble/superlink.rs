@@ -117,7 +117,10 @@ async fn bind(
         .bind(
             service,
             addresses.appio,
-            options.transport.contains(&Transport::Quic),
+            options
+                .transport
+                .contains(&Transport::Quic)
+                .then_some(options.quic),
             &mut binder,
         )
         .await?;
@@ -177,7 +180,12 @@ async fn bind_fleet(
             let sockets = binder.bind_udp(&address, FLEET_FLAG).await?;
             starting("QUIC");
             let tls = tls.clone();
-            Some(Quic { sockets, tls })
+            let options = options.quic;
+            Some(Quic {
+                sockets,
+                tls,
+                options,
+            })
         }
         _ => None,
     };

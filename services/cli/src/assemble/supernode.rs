@@ -107,7 +107,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         .bind(
             CLIENTAPPIO,
             clientappio,
-            options.transport != ClientTransport::Grpc,
+            (options.transport != ClientTransport::Grpc).then_some(options.quic),
             &mut binder,
         )
         .await?;
@@ -264,9 +264,12 @@ fn supernode(
     exit: CancellationToken,
 ) -> Result<SuperNode, Exit> {
     let quic = match &parts.tls {
-        Some(tls) if options.transport != ClientTransport::Grpc => {
-            Some(quic::for_node(&parts.superlink, tls, &parts.keys)?)
-        }
+        Some(tls) if options.transport != ClientTransport::Grpc => Some(quic::for_node(
+            &parts.superlink,
+            tls,
+            &parts.keys,
+            options.quic,
+        )?),
         _ => None,
     };
     let keys = parts.keys;

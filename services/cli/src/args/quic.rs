@@ -1,0 +1,38 @@
+//! Flags of QUIC, which all daemons have.
+
+use clap::{Args, ValueEnum};
+use flwr_transport_quic::tuning;
+
+use super::OURS;
+
+/// How QUIC sends, as given.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct QuicOptions {
+    /// What decides how fast QUIC sends: `bbr`, our own, which keeps its pace when packets are lost by chance; or
+    /// `cubic`, which slows down at every loss
+    #[arg(long, value_enum, default_value_t = Congestion::Bbr, help_heading = OURS, hide_possible_values = true,
+          env = "FLWR_QUIC_CONGESTION")]
+    congestion: Congestion,
+}
+
+/// A congestion controller.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Congestion {
+    /// Ours.
+    Bbr,
+    /// RFC 9438.
+    Cubic,
+}
+
+impl QuicOptions {
+    /// `usual` with what was asked for.
+    pub(crate) fn tuning(self, usual: tuning::Tuning) -> tuning::Tuning {
+        tuning::Tuning {
+            congestion: match self.congestion {
+                Congestion::Bbr => tuning::Congestion::Bbr,
+                Congestion::Cubic => tuning::Congestion::Cubic,
+            },
+            ..usual
+        }
+    }
+}
