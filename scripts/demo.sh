@@ -10,10 +10,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
     cat <<'END'
-usage: bash scripts/demo.sh [--keep] [--rounds N] [--stock-supernodes | --stock]
+usage: bash scripts/demo.sh [--keep] [--rounds N] [--transport quic | --stock-supernodes | --stock]
 
   --keep              keep the federation running afterwards, until Ctrl-C
   --rounds N          train for N rounds (default 3)
+  --transport quic    with the SuperNodes on QUIC instead of gRPC
   --stock-supernodes  with Flower's own flower-supernode instead of ours
   --stock             with nothing of ours, for comparison (needs openssl)
 
@@ -28,6 +29,7 @@ KEEP=no
 ROUNDS=3
 STOCK=no     # yes: nothing of ours
 SUPERNODES=ours
+TRANSPORT=grpc
 WORK=        # temporary folder: certificates, Flower's home, the app
 DAEMONS=()   # process ids to end, newest last
 STEP=        # process id of the step that is waited for
@@ -70,6 +72,11 @@ parse_arguments() {
     while [[ $# -gt 0 ]]; do
         case $1 in
             --keep) KEEP=yes ;;
+            --transport)
+                [[ ${2:-} == grpc || ${2:-} == quic ]] || fail "--transport is grpc or quic"
+                TRANSPORT=$2
+                shift
+                ;;
             --stock-supernodes) SUPERNODES=stock ;;
             --stock) STOCK=yes SUPERNODES=stock ;;
             --rounds)
@@ -88,6 +95,9 @@ parse_arguments() {
         esac
         shift
     done
+    if [[ $TRANSPORT == quic && $SUPERNODES == stock ]]; then
+        fail "Flower's own SuperNodes do not speak QUIC: leave out --transport quic or --stock..."
+    fi
 }
 
 # -- steps ---------------------------------------------------------------------------------------
@@ -111,8 +121,11 @@ build() {
         BINARY=$(target_directory)/release/flwr-quic
         echo "   ${BINARY#"$REPOSITORY"/}"
     fi
-    SUPERLINK=("$BINARY" superlink --transport grpc)
-    SUPERNODE=("$BINARY" supernode)
+    # Flower's own programs find gRPC beside QUIC.
+    local served=grpc
+    [[ $TRANSPORT == quic ]] && served=grpc,quic
+    SUPERLINK=("$BINARY" superlink --transport "$served")
+    SUPERNODE=("$BINARY" supernode --transport "$TRANSPORT")
     if [[ $SUPERNODES == stock ]]; then SUPERNODE=(flower-supernode); fi
 }
 
@@ -257,6 +270,7 @@ published. The logs are in target/demo/.
 What to try next:
   bash scripts/demo.sh --keep              leave the federation running and talk to it yourself
   bash scripts/demo.sh --rounds 10         train for longer
+  bash scripts/demo.sh --transport quic    the same with the SuperNodes on QUIC
   bash scripts/demo.sh --stock             the same with Flower's own programs, to compare
   examples/digits/README.md                the app, and how to run it against any SuperLink
   bash scripts/test.sh                     the tests

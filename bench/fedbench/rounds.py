@@ -33,11 +33,11 @@ def measure(kind, children, folder, rounds):
                 children.stop(node)
 
 
-def run(server, control, config):
+def run(server, control, config, seconds_per_mb_max=ROUND_S_PER_MB_MAX):
     """One run of the app with these overrides."""
     run_id = start_run(control, make_fab(APP), config)
     cpu, begin = machine.cpu_seconds(server.pid), time.monotonic()
-    seconds_per_mb = config.get("array-bytes", 0) / 1e6 * ROUND_S_PER_MB_MAX
+    seconds_per_mb = config.get("array-bytes", 0) / 1e6 * seconds_per_mb_max
     limit = 60 + config["rounds"] * (ROUND_S_MAX + seconds_per_mb)
     what = f"{server.kind.label}: {config['rounds']} rounds"
     wait_for(lambda: run_status(control, run_id).status == "finished", limit, what, server.process, pause_s=1)

@@ -28,28 +28,31 @@ class Kind:
         return cls(label, (superlink,), (supernode,), can_hold=False)
 
     @classmethod
-    def ours(cls, program):
-        """`flwr-quic superlink` and `flwr-quic supernode` over gRPC."""
-        superlink = (str(program), "superlink", "--transport", "grpc")
-        return cls("ours", superlink, (str(program), "supernode"), can_hold=True)
+    def ours(cls, program, transport="grpc", label="ours"):
+        """`flwr-quic superlink` and `flwr-quic supernode` over gRPC or QUIC."""
+        served = {"grpc": "grpc", "quic": "grpc,quic"}[transport]
+        superlink = (str(program), "superlink", "--transport", served)
+        return cls(label, superlink, (str(program), "supernode", "--transport", transport), can_hold=True)
 
 
 class Server:
     """A running SuperLink; `with` starts and ends it.
 
-    `hold=False` turns holding of calls off where there is such a thing. `isolation` is Flower's.
+    `hold=False` turns holding of calls off where there is such a thing. `isolation` is Flower's. `host` is
+    where SuperNodes reach it; everything else is on the loopback.
     """
 
     START_S = 60
     ATTEMPTS = 3
 
-    def __init__(self, kind, children, folder, *, tls=True, hold=True, isolation="process"):
+    def __init__(self, kind, children, folder, *, tls=True, hold=True, isolation="process", host="127.0.0.1"):
         self.kind = kind
         self.tls_folder = folder if tls else None
         self._children = children
         self._folder = folder
         self._hold = hold
         self._isolation = isolation
+        self._host = host
 
     def __enter__(self):
         for attempt in range(1, self.ATTEMPTS + 1):
@@ -76,7 +79,8 @@ class Server:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def _start(self):
-        self.fleet, self.appio, self.control = (f"127.0.0.1:{port}" for port in free_ports(3))
+        hosts = (self._host, "127.0.0.1", "127.0.0.1")
+        self.fleet, self.appio, self.control = (f"{host}:{port}" for host, port in zip(hosts, free_ports(3)))
         argv = [*self.kind.command, "--isolation", self._isolation]
         argv += ["--fleet-api-address", self.fleet, "--serverappio-api-address", self.appio]
         argv += ["--control-api-address", self.control]

@@ -1,4 +1,4 @@
-"""A throw-away certificate authority and a server certificate for the loopback."""
+"""A throw-away certificate authority and a server certificate for this machine."""
 
 import datetime
 import ipaddress
@@ -14,7 +14,8 @@ def make_certificates(folder):
     ca_key, ca_name = ec.generate_private_key(ec.SECP256R1()), _name("bench CA")
     ca = _builder(ca_name, ca_name, ca_key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     key = ec.generate_private_key(ec.SECP256R1())
-    hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    addresses = ("127.0.0.1", "10.77.0.1")  # the second is an end of the emulated link
+    hosts = [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(host)) for host in addresses)]
     server = (
         _builder(_name("localhost"), ca_name, key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

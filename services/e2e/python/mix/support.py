@@ -14,25 +14,34 @@ Side = tuple[str, Optional[str]]
 OURS, STOCK = "ours", "stock"
 SIDES: list[Side] = [("subprocess", None), ("process", OURS), ("process", STOCK)]
 
-MIXES = list(product((OURS, STOCK), (OURS, STOCK), SIDES, SIDES))
+QUIC = "quic"
+"""A SuperNode of ours that comes by QUIC."""
+
+MIXES = [
+    *product((OURS, STOCK), (OURS, STOCK), SIDES, SIDES),
+    *product((OURS,), (QUIC,), SIDES, SIDES),
+]
 """SuperLink, SuperNode, the SuperLink's side, the SuperNode's side."""
 
 
 def is_encrypted(daemon: str, side: Side) -> bool:
     """Whether a daemon and a SuperExec beside it speak TLS: stock programs can neither serve nor ask so."""
-    return daemon == OURS and side == ("process", OURS)
+    return daemon in (OURS, QUIC) and side == ("process", OURS)
 
 
 def table() -> str:
     """A row for each SuperLink and what launches its ServerApps, a column for each SuperNode."""
-    sides = list(product((OURS, STOCK), SIDES))
+    nodes = list(product((OURS, QUIC, STOCK), SIDES))
     lines = [
-        ["SuperLink \\ SuperNode", *(_name(*side) for side in sides)],
-        ["---"] * (len(sides) + 1),
+        ["SuperLink \\ SuperNode", *(_name(*node) for node in nodes)],
+        ["---"] * (len(nodes) + 1),
     ]
-    for superlink, server in sides:
+    for superlink, server in product((OURS, STOCK), SIDES):
         row = [f"**{_name(superlink, server)}**"]
-        for supernode, client in sides:
+        for supernode, client in nodes:
+            if (superlink, supernode, server, client) not in MIXES:
+                row.append("no")
+                continue
             ends = []
             if is_encrypted(superlink, server):
                 ends.append("9091")
@@ -45,7 +54,8 @@ def table() -> str:
 
 def _name(daemon: str, side: Side) -> str:
     isolation, launcher = side
-    return f"{daemon}, {isolation}" if launcher is None else f"{daemon}, {isolation}, {launcher} SuperExec"
+    name = "ours over QUIC" if daemon == QUIC else daemon
+    return f"{name}, {isolation}" if launcher is None else f"{name}, {isolation}, {launcher} SuperExec"
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import MIXES, table
+from support import MIXES, QUIC, table
 
 from federation import Cast, Federation
-from harness import REPOSITORY, STOCK, Certificates, make_appio_tls
+from harness import OURS, REPOSITORY, STOCK, Certificates, make_appio_tls
 
 
 def name(mix: tuple) -> str:
@@ -22,7 +22,9 @@ def name(mix: tuple) -> str:
 @pytest.mark.parametrize("mix", MIXES, ids=name)
 def test_two_rounds_in_every_mix(tmp_path: Path, certificates: Certificates, mix: tuple) -> None:
     superlink, supernode, server, client = mix
-    cast = Cast(superlink, supernode, server[1] or STOCK, client[1] or STOCK)
+    by_quic = supernode == QUIC
+    node = OURS if by_quic else supernode
+    cast = Cast(superlink, node, server[1] or STOCK, client[1] or STOCK)
     with Federation(
         tmp_path,
         tls=certificates,
@@ -30,6 +32,8 @@ def test_two_rounds_in_every_mix(tmp_path: Path, certificates: Certificates, mix
         node_isolation=client[0],
         nodes=1,
         cast=cast,
+        transport="quic" if by_quic else "grpc",
+        node_args=["--transport", "quic"] if by_quic else [],
         appio=make_appio_tls(tmp_path, certificates),
     ) as federation:
         run = federation.app("probe").start(rounds=2, arrays=3).wait_completed()
