@@ -77,6 +77,7 @@ def inside(options):
             try:
                 with Channel(server.control, folder) as control:
                     config = {"rounds": 1, "nodes": NODES, "array-bytes": options.megabytes * 1_000_000}
+                    config["timeout"] = options.seconds_max
                     limit = options.seconds_max / options.megabytes
                     sample = rounds.run(server, control, config, limit)
             finally:

@@ -25,7 +25,7 @@ def main(grid: Grid, context: Context) -> None:
             Message(content=content, dst_node_id=node, message_type="train", group_id=str(number))
             for node in nodes
         ]
-        replies = list(grid.send_and_receive(messages, timeout=120))
+        replies = list(grid.send_and_receive(messages, timeout=float(config["timeout"])))
         seconds.append(round(time.perf_counter() - begin, 4))
         check(replies, nodes, np.invert(array))
     print("NOOP-ROUNDS " + json.dumps(seconds), flush=True)
