@@ -25,6 +25,7 @@ pub struct Acceptor<P: Protocol> {
     endpoint: Endpoint,
     addr: SocketAddr,
     options: Options,
+    config: ServerConfig,
     _protocol: PhantomData<fn() -> P>,
 }
 
@@ -47,12 +48,13 @@ impl<P: Protocol> Acceptor<P> {
         config.transport_config(Arc::new(options.tuning.transport()));
         let addr = socket.local_addr()?;
         let reset = endpoint_config(options.restart_secret.as_ref());
-        let (endpoint, socket) = udp::endpoint(reset, Some(config), socket)?;
+        let (endpoint, socket) = udp::endpoint(reset, Some(config.clone()), socket)?;
         socket.log(addr, options.tuning.congestion);
         Ok(Self {
             endpoint,
             addr,
             options,
+            config,
             _protocol: PhantomData,
         })
     }
@@ -71,7 +73,12 @@ impl<P: Protocol> flwr_transport::Acceptor<P> for Acceptor<P> {
     ) -> Result<Drained, ServeError> {
         // Those who are connected learn at once that nobody is here any more.
         let closing = CloseOnDrop(self.endpoint.clone());
-        let serving = Serving::new(handler, drain.clone(), self.options.clone());
+        let serving = Serving::new(
+            handler,
+            drain.clone(),
+            self.options.clone(),
+            self.config.clone(),
+        );
         let serving = Arc::new(serving);
         let mut connections = JoinSet::new();
         loop {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flwr_transport::{Bearer, Drain, Handler, Identity, Peer, Protocol};
-use quinn::{Connection, Incoming};
+use quinn::{Connection, Incoming, ServerConfig};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -38,6 +38,7 @@ pub(crate) struct Serving<H> {
     handshakes: Arc<AtomicUsize>,
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
     options: Options,
+    config: ServerConfig,
 }
 
 /// A connection that there is room for.
@@ -47,7 +48,12 @@ pub(crate) struct Admitted {
 }
 
 impl<H> Serving<H> {
-    pub(crate) fn new(handler: Arc<H>, drain: Drain, options: Options) -> Self {
+    pub(crate) fn new(
+        handler: Arc<H>,
+        drain: Drain,
+        options: Options,
+        config: ServerConfig,
+    ) -> Self {
         Self {
             handler,
             drain,
@@ -55,6 +61,7 @@ impl<H> Serving<H> {
             handshakes: Arc::default(),
             addresses: Arc::default(),
             options,
+            config,
         }
     }
 
@@ -109,7 +116,17 @@ impl<H> Serving<H> {
 
     /// The handshake, and the hellos on the first stream.
     async fn greet<P: Protocol>(&self, incoming: Incoming) -> Result<Greeted, String> {
-        let connection = incoming.await.map_err(|error| error.to_string())?;
+        let tuning = &self.options.tuning;
+        let connecting = match tuning.traced(incoming.remote_address()) {
+            Some(traced) => {
+                let mut config = self.config.clone();
+                config.transport_config(traced);
+                incoming.accept_with(Arc::new(config))
+            }
+            None => incoming.accept(),
+        };
+        let connecting = connecting.map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| error.to_string())?;
         let slow = CloseWith(&connection, TOO_SLOW);
         let (outgoing, incoming) = connection
             .accept_bi()

@@ -14,7 +14,6 @@ use tokio::time::timeout;
 
 use crate::caller::Caller;
 use crate::head::Hello;
-use crate::tuning::Congestion;
 use crate::{ALPN, TRANSPORT, Tuning, code, udp};
 
 /// Where a connector connects to.
@@ -31,7 +30,7 @@ pub struct Connector<P: Protocol> {
     target: Target,
     config: ClientConfig,
     hello: Hello<'static>,
-    congestion: Congestion,
+    tuning: Tuning,
     explain: Explain,
     _protocol: PhantomData<fn() -> P>,
 }
@@ -58,7 +57,7 @@ impl<P: Protocol> Connector<P> {
             target,
             config,
             hello: Hello::of::<P>(HEAD_BYTES_MAX, None),
-            congestion: tuning.congestion,
+            tuning: tuning.clone(),
             explain: Arc::new(|_, why| refused(format!("the TLS handshake failed: {why}"))),
             _protocol: PhantomData,
         })
@@ -85,12 +84,16 @@ impl<P: Protocol> Connector<P> {
         let (endpoint, socket) = client_endpoint(address).map_err(|error| {
             unreachable(format!("no UDP socket to reach {address} with: {error}"))
         })?;
+        let mut config = self.config.clone();
+        if let Some(traced) = self.tuning.traced(address) {
+            config.transport_config(traced);
+        }
         let connecting = endpoint
-            .connect_with(self.config.clone(), address, &self.target.host)
+            .connect_with(config, address, &self.target.host)
             .map_err(|error| refused(error.to_string()))?;
         let connection = match timeout(CONNECT_TIME_MAX, connecting).await {
             Ok(Ok(connection)) => {
-                socket.log(address, self.congestion);
+                socket.log(address, self.tuning.congestion);
                 connection
             }
             Ok(Err(error)) => return Err(self.failed(address, &error)),

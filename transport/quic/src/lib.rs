@@ -19,6 +19,7 @@ mod connector;
 pub mod frame;
 mod head;
 mod options;
+mod qlog;
 mod stream;
 pub mod tuning;
 pub mod udp;

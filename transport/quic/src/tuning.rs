@@ -1,10 +1,13 @@
 //! What a connection is allowed to hold and how it behaves, each number with its reason.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::congestion::LossTolerantConfig;
+use crate::qlog;
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::congestion::{ControllerFactory, CubicConfig};
 
@@ -28,6 +31,8 @@ pub struct Tuning {
     /// A sign of life is sent after this much silence, so that middle boxes keep the way open; none
     /// is where this end does not.
     pub keep_alive: Option<Duration>,
+    /// Where to write a trace of every connection. It slows them down.
+    pub qlog_dir: Option<PathBuf>,
 }
 
 /// A congestion controller.
@@ -52,6 +57,7 @@ impl Tuning {
             calls_max: 16,
             idle_timeout: Duration::from_secs(60),
             keep_alive: Some(Duration::from_secs(15)),
+            qlog_dir: None,
         }
     }
 
@@ -66,6 +72,14 @@ impl Tuning {
             keep_alive: None,
             ..Self::connecting()
         }
+    }
+
+    /// For a connection with `peer` that is to be traced.
+    pub(crate) fn traced(&self, peer: SocketAddr) -> Option<Arc<TransportConfig>> {
+        let folder = self.qlog_dir.as_deref()?;
+        let mut transport = self.transport();
+        transport.qlog_stream(qlog::start(folder, peer));
+        Some(Arc::new(transport))
     }
 
     pub(crate) fn transport(&self) -> TransportConfig {

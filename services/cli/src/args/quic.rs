@@ -1,18 +1,24 @@
 //! Flags of QUIC, which all daemons have.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use flwr_transport_quic::tuning;
 
 use super::OURS;
 
 /// How QUIC sends, as given.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct QuicOptions {
     /// What decides how fast QUIC sends: `bbr`, our own, which keeps its pace when packets are lost by chance; or
     /// `cubic`, which slows down at every loss
     #[arg(long, value_enum, default_value_t = Congestion::Bbr, help_heading = OURS, hide_possible_values = true,
           env = "FLWR_QUIC_CONGESTION")]
     congestion: Congestion,
+
+    /// Write a trace of every QUIC connection to this folder, in the format qlog; it grows quickly and slows QUIC down
+    #[arg(long, value_name = "DIR", help_heading = OURS, env = "FLWR_QUIC_QLOG_DIR")]
+    qlog_dir: Option<PathBuf>,
 }
 
 /// A congestion controller.
@@ -26,12 +32,13 @@ enum Congestion {
 
 impl QuicOptions {
     /// `usual` with what was asked for.
-    pub(crate) fn tuning(self, usual: tuning::Tuning) -> tuning::Tuning {
+    pub(crate) fn tuning(&self, usual: tuning::Tuning) -> tuning::Tuning {
         tuning::Tuning {
             congestion: match self.congestion {
                 Congestion::Bbr => tuning::Congestion::Bbr,
                 Congestion::Cubic => tuning::Congestion::Cubic,
             },
+            qlog_dir: self.qlog_dir.clone(),
             ..usual
         }
     }

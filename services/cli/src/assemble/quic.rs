@@ -79,7 +79,7 @@ pub(super) fn for_node(
     superlink: &Address,
     tls: &ClientTls,
     keys: &NodeKeyPair,
-    options: QuicOptions,
+    options: &QuicOptions,
 ) -> Result<Connector<Fleet>, Exit> {
     let config = keys
         .shown_by(&tls.config())
@@ -92,7 +92,7 @@ pub(super) fn for_launcher(
     daemon: &Address,
     tls: &ClientTls,
     secret: Option<&JoinSecret>,
-    options: QuicOptions,
+    options: &QuicOptions,
 ) -> Result<Connector<AppIo>, Exit> {
     let connector = connector(daemon, tls, &tls.config(), options)?;
     Ok(connector.presenting(secret.map(|secret| Bearer::new(secret.expose()))))
@@ -102,7 +102,7 @@ fn connector<P: Protocol>(
     server: &Address,
     tls: &ClientTls,
     config: &rustls::ClientConfig,
-    options: QuicOptions,
+    options: &QuicOptions,
 ) -> Result<Connector<P>, Exit> {
     let target = Target {
         host: server.host.clone(),

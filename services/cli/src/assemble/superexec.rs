@@ -185,7 +185,7 @@ fn client(
             &parts.daemon,
             tls,
             secret,
-            options.quic,
+            &options.quic,
         )?),
         _ => None,
     };

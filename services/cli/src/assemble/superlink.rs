@@ -120,7 +120,7 @@ async fn bind(
             options
                 .transport
                 .contains(&Transport::Quic)
-                .then_some(options.quic),
+                .then(|| options.quic.clone()),
             &mut binder,
         )
         .await?;
@@ -180,7 +180,7 @@ async fn bind_fleet(
             let sockets = binder.bind_udp(&address, FLEET_FLAG).await?;
             starting("QUIC");
             let tls = tls.clone();
-            let options = options.quic;
+            let options = options.quic.clone();
             Some(Quic {
                 sockets,
                 tls,

@@ -107,7 +107,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         .bind(
             CLIENTAPPIO,
             clientappio,
-            (options.transport != ClientTransport::Grpc).then_some(options.quic),
+            (options.transport != ClientTransport::Grpc).then(|| options.quic.clone()),
             &mut binder,
         )
         .await?;
@@ -268,7 +268,7 @@ fn supernode(
             &parts.superlink,
             tls,
             &parts.keys,
-            options.quic,
+            &options.quic,
         )?),
         _ => None,
     };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import socket
 import subprocess
 import time
@@ -143,6 +144,22 @@ def test_a_middle_box_that_forgets_is_not_noticed(
             run.wait_completed()
             assert [reply["code"] for reply in run.events("reply")] == [None] * 3
             assert "connection lost" not in node.log
+
+
+def test_connections_are_traced_on_request(tmp_path: Path, certificates: Certificates) -> None:
+    folders = {side: tmp_path / side for side in ("link", "node")}
+    with federation(
+        tmp_path,
+        certificates,
+        superlink_args=["--qlog-dir", folders["link"]],
+        node_args=[*QUIC, "--qlog-dir", folders["node"]],
+    ) as site:
+        check(site.app("probe").start(arrays=3))
+    for folder in folders.values():
+        (trace,) = folder.iterdir()
+        # JSON-SEQ: a record separator before each record (RFC 7464).
+        records = [json.loads(part) for part in trace.read_text().split("\x1e") if part.strip()]
+        assert "qlog_version" in records[0] and len(records) > 10, records[0]
 
 
 def test_auto_takes_quic_where_it_gets_through(

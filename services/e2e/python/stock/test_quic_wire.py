@@ -138,7 +138,7 @@ def talk(link: SuperLink, config: QuicConfiguration, script: Any) -> Any:
 @pytest.fixture(name="link")
 def quic_link(tmp_path: Path, certificates: Certificates) -> Any:
     """A SuperLink that serves Fleet over QUIC."""
-    with SuperLink(tmp_path, tls=certificates, kind=OURS, transport="quic").start() as link:
+    with SuperLink(tmp_path, tls=certificates, kind=OURS, transport="quic") as link:
         yield link
 
 
