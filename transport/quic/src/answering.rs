@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body;
 use crate::head::{Answered, Asked, Follows, Told};
 use crate::options::Admit;
-use crate::stream::{Incoming, Outgoing};
+use crate::stream::{Incoming, Limits, Outgoing};
 
 /// What every call of one connection is answered with.
 pub(crate) struct Answering<H> {
@@ -24,7 +24,7 @@ pub(crate) struct Answering<H> {
     pub(crate) admit: Admit,
     pub(crate) gone: CancellationToken,
     pub(crate) drain: Drain,
-    pub(crate) head_bytes_max: usize,
+    pub(crate) limits: Limits,
 }
 
 impl<H> Answering<H> {
@@ -36,7 +36,7 @@ impl<H> Answering<H> {
     ) where
         H: Handler<P>,
     {
-        let mut outgoing = Outgoing::new(outgoing);
+        let mut outgoing = Outgoing::new(outgoing, self.limits);
         let over = outgoing.over();
         let answered = async {
             // A caller that takes no more is gone.
@@ -54,13 +54,9 @@ impl<H> Answering<H> {
 
     /// Refuses a call that came too late.
     pub(crate) async fn refuse<P: Protocol>(self: Arc<Self>, outgoing: SendStream) {
-        let mut outgoing = Outgoing::new(outgoing);
+        let mut outgoing = Outgoing::new(outgoing, self.limits);
         let refusal = Answered::<P::Response>::Failed(Context::draining());
-        if outgoing
-            .write_value(&refusal, self.head_bytes_max)
-            .await
-            .is_ok()
-        {
+        if outgoing.write_value(&refusal).await.is_ok() {
             outgoing.finish();
             let _ = outgoing.over().await;
         }
@@ -81,12 +77,12 @@ impl<H> Answering<H> {
                     response,
                     tail: follows,
                 };
-                outgoing.write_value(&head, self.head_bytes_max).await?;
+                outgoing.write_value(&head).await?;
                 tail
             }
             Err(status) => {
                 let head = Answered::<P::Response>::Failed(status);
-                return outgoing.write_value(&head, self.head_bytes_max).await;
+                return outgoing.write_value(&head).await;
             }
         };
         match tail {
@@ -106,7 +102,7 @@ impl<H> Answering<H> {
     where
         H: Handler<P>,
     {
-        let mut incoming = Incoming::new(incoming, self.head_bytes_max);
+        let mut incoming = Incoming::new(incoming, self.limits);
         let head = timeout(HEAD_TIME_MAX, incoming.next::<Asked<P::Request>>());
         let head = head.await.map_err(|_elapsed| {
             Status::new(Code::DeadlineExceeded, "the head of the call took too long")
@@ -160,7 +156,7 @@ impl<H> Answering<H> {
                 Some(Ok(event)) => (Told::Event(event), false),
                 Some(Err(status)) => (Told::Failed(status), true),
             };
-            outgoing.write_value(&told, self.head_bytes_max).await?;
+            outgoing.write_value(&told).await?;
             if is_last {
                 return Ok(());
             }

@@ -1,9 +1,12 @@
 //! Bodies on streams.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use flwr_transport::{Body, BodyError};
 use futures_util::stream;
 use quinn::RecvStream;
+use tokio::time::timeout;
 
 use crate::stream::{Incoming, Outgoing};
 
@@ -34,8 +37,10 @@ pub(crate) async fn send(body: Body, outgoing: &mut Outgoing) -> Result<(), Unse
 pub(crate) fn receive(incoming: Incoming, announced: Option<u64>) -> Body {
     let reading = Reading {
         stream: incoming.stream,
+        still_max: incoming.still_max,
         first: incoming.decoder.into_rest(),
         room: BytesMut::new(),
+        left: announced.unwrap_or(u64::MAX),
     };
     let pieces = stream::unfold(Some(reading), async |reading| {
         let mut reading = reading?;
@@ -48,23 +53,35 @@ pub(crate) fn receive(incoming: Incoming, announced: Option<u64>) -> Body {
 
 struct Reading {
     stream: RecvStream,
+    still_max: Duration,
     /// What came together with the head.
     first: Bytes,
     /// Where the next bytes go. Packets are small, and each would keep its whole receive buffer.
     room: BytesMut,
+    /// Bytes that are still to come, at most.
+    left: u64,
 }
 
 impl Reading {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         if !self.first.is_empty() {
+            self.left = self.left.saturating_sub(self.first.len() as u64);
             return Ok(Some(std::mem::take(&mut self.first)));
         }
-        if self.room.len() < PIECE_BYTES_MIN {
-            self.room = BytesMut::zeroed(ROOM_BYTES);
+        // One byte more than is to come, to see the end, or that it is none.
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let wanted = wanted.saturating_add(1).min(ROOM_BYTES);
+        if self.room.len() < wanted.min(PIECE_BYTES_MIN) {
+            self.room = BytesMut::zeroed(wanted);
         }
-        let read = self.stream.read(&mut self.room).await;
-        let read = read.map_err(|_error| BodyError::Interrupted)?;
-        Ok(read.map(|bytes| self.room.split_to(bytes).freeze()))
+        let read = timeout(self.still_max, self.stream.read(&mut self.room)).await;
+        let Ok(Ok(read)) = read else {
+            return Err(BodyError::Interrupted);
+        };
+        Ok(read.map(|bytes| {
+            self.left = self.left.saturating_sub(bytes as u64);
+            self.room.split_to(bytes).freeze()
+        }))
     }
 }
 

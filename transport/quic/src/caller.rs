@@ -3,15 +3,15 @@
 use std::sync::{Arc, OnceLock};
 
 use flwr_transport::{Call, Closed, Code, Peer, Protocol, Reply, Status};
-use quinn::{Connection, ConnectionError, Endpoint, RecvStream};
+use quinn::{Connection, ConnectionError, Endpoint};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::calling;
 use crate::code::CLOSED;
-use crate::head::{HELLO_BYTES_MAX, Hello, Notice};
-use crate::stream::{Incoming, Outgoing};
+use crate::head::{Hello, Notice};
+use crate::stream::{Incoming, Limits, Outgoing};
 
 /// Makes calls over one connection. Tails of its replies outlive it.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Caller<P: Protocol> {
     shared: Arc<Shared>,
     _greeting: AbortOnDropHandle<()>,
     _endpoint: Endpoint,
-    head_bytes_max: usize,
+    limits: Limits,
     _protocol: std::marker::PhantomData<fn() -> P>,
 }
 
@@ -40,13 +40,14 @@ impl<P: Protocol> Caller<P> {
         connection: Connection,
         peer: Peer,
         hello: &Hello<'static>,
-        head_bytes_max: usize,
+        limits: Limits,
     ) -> Result<Self, ConnectionError> {
         let (outgoing, incoming) = connection.open_bi().await?;
-        let mut outgoing = Outgoing::new(outgoing);
+        let mut outgoing = Outgoing::new(outgoing, limits.of_hello());
         // A connection that is gone already says so in the first call.
-        let _ = outgoing.write_value(hello, HELLO_BYTES_MAX).await;
+        let _ = outgoing.write_value(hello).await;
         let shared = Arc::new(Shared::default());
+        let incoming = Incoming::new(incoming, limits.of_hello());
         let greeting = listen(outgoing, incoming, Arc::clone(&shared));
         Ok(Self {
             connection,
@@ -54,7 +55,7 @@ impl<P: Protocol> Caller<P> {
             shared,
             _greeting: AbortOnDropHandle::new(tokio::spawn(greeting)),
             _endpoint: endpoint,
-            head_bytes_max,
+            limits,
             _protocol: std::marker::PhantomData,
         })
     }
@@ -69,7 +70,7 @@ impl<P: Protocol> flwr_transport::Caller<P> for Caller<P> {
         if self.shared.closed_for.get().is_some() {
             return Err(Status::new(Code::Unavailable, "the connection is closed"));
         }
-        calling::call(&self.connection, call, self.head_bytes_max).await
+        calling::call(&self.connection, call, self.limits).await
     }
 
     async fn closed(&self) -> Closed {
@@ -99,8 +100,7 @@ impl<P: Protocol> flwr_transport::Caller<P> for Caller<P> {
 }
 
 /// Listens to what the other end has to say. The first stream stays open as long.
-async fn listen(_outgoing: Outgoing, incoming: RecvStream, shared: Arc<Shared>) {
-    let mut incoming = Incoming::new(incoming, HELLO_BYTES_MAX);
+async fn listen(_outgoing: Outgoing, mut incoming: Incoming, shared: Arc<Shared>) {
     match incoming.next::<Hello<'static>>().await {
         Ok(Some(theirs)) => debug!(?theirs, "greeted"),
         Ok(None) | Err(_) => return,

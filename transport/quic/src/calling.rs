@@ -11,16 +11,16 @@ use tokio::time::{Instant, timeout_at};
 use crate::body;
 use crate::frame::encode;
 use crate::head::{Answered, Asked, Follows, Told};
-use crate::stream::{Incoming, Outgoing, lost};
+use crate::stream::{Incoming, Limits, Outgoing, lost};
 
 /// Makes a call. Dropping the future resets its stream, which drops the handler at the other end.
 pub(crate) async fn call<P: Protocol>(
     connection: &Connection,
     call: Call<P>,
-    head_bytes_max: usize,
+    limits: Limits,
 ) -> Result<Reply<P>, Status> {
     let deadline = call.deadline;
-    let answered = timeout_at(deadline, exchange(connection, call, head_bytes_max));
+    let answered = timeout_at(deadline, exchange(connection, call, limits));
     answered.await.unwrap_or_else(|_elapsed| {
         Err(Status::new(
             Code::DeadlineExceeded,
@@ -32,7 +32,7 @@ pub(crate) async fn call<P: Protocol>(
 async fn exchange<P: Protocol>(
     connection: &Connection,
     call: Call<P>,
-    head_bytes_max: usize,
+    limits: Limits,
 ) -> Result<Reply<P>, Status> {
     let asked = Asked {
         patience_ms: whole_ms(call.deadline.saturating_duration_since(Instant::now())),
@@ -40,11 +40,11 @@ async fn exchange<P: Protocol>(
         body: Follows::body(call.body.as_ref()),
         request: call.request,
     };
-    let head = encode(&asked, head_bytes_max)
+    let head = encode(&asked, limits.value_bytes_max)
         .map_err(|error| Status::new(Code::ResourceExhausted, error.to_string()))?;
     let (outgoing, incoming) = connection.open_bi().await.map_err(|error| lost(&error))?;
-    let mut incoming = Incoming::new(incoming, head_bytes_max);
-    let mut outgoing = Outgoing::new(outgoing);
+    let mut incoming = Incoming::new(incoming, limits);
+    let mut outgoing = Outgoing::new(outgoing, limits);
     // If the peer does not take it, it says so where the answer would come.
     let written = outgoing.write(head).await;
     let Some(body) = call.body.filter(|_| written.is_ok()) else {

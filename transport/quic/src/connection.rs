@@ -17,10 +17,10 @@ use tracing::debug;
 use crate::TRANSPORT;
 use crate::answering::Answering;
 use crate::code::{DRAINED, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
-use crate::connector::HEAD_BYTES_MAX;
-use crate::head::{HELLO_BYTES_MAX, Hello, Notice};
+use crate::head::{Hello, Notice};
 use crate::options::{Options, Shown};
 use crate::stream::{self, Outgoing};
+use crate::tuning::HEAD_BYTES_MAX;
 
 /// A connection that has begun.
 struct Greeted {
@@ -117,6 +117,7 @@ impl<H> Serving<H> {
     /// The handshake, and the hellos on the first stream.
     async fn greet<P: Protocol>(&self, incoming: Incoming) -> Result<Greeted, String> {
         let tuning = &self.options.tuning;
+        let limits = tuning.limits();
         let connecting = match tuning.traced(incoming.remote_address()) {
             Some(traced) => {
                 let mut config = self.config.clone();
@@ -132,13 +133,16 @@ impl<H> Serving<H> {
             .accept_bi()
             .await
             .map_err(|error| error.to_string())?;
-        let mut outgoing = Outgoing::new(outgoing);
-        let mut incoming = stream::Incoming::new(incoming, HELLO_BYTES_MAX);
+        let mut outgoing = Outgoing::new(outgoing, limits.of_hello());
+        let mut incoming = stream::Incoming::new(incoming, limits.of_hello());
         let hello = match incoming.next::<Hello<'static>>().await {
             Ok(Some(hello)) => hello,
-            Ok(None) => return Err("there was no hello".into()),
+            Ok(None) => {
+                connection.close(MALFORMED, NO_HELLO);
+                return Err("there was no hello".into());
+            }
             Err(error) => {
-                connection.close(MALFORMED, b"the first stream begins with a hello");
+                connection.close(MALFORMED, NO_HELLO);
                 return Err(error.to_string());
             }
         };
@@ -154,7 +158,7 @@ impl<H> Serving<H> {
             }
         };
         let ours = Hello::of::<P>(HEAD_BYTES_MAX, None);
-        let sent = outgoing.write_value(&ours, HELLO_BYTES_MAX).await;
+        let sent = outgoing.write_value(&ours).await;
         sent.map_err(|error| error.to_string())?;
         slow.keep_open();
         let peer = Peer {
@@ -187,7 +191,7 @@ impl<H> Serving<H> {
             admit: Arc::clone(&self.options.admit),
             gone,
             drain: self.drain.clone(),
-            head_bytes_max: HEAD_BYTES_MAX,
+            limits: self.options.tuning.limits(),
         });
         let mut calls = JoinSet::new();
         let mut is_draining = false;
@@ -197,7 +201,7 @@ impl<H> Serving<H> {
                 () = self.drain.requested(), if !is_draining => {
                     is_draining = true;
                     // Whoever does not hear it is refused.
-                    let _ = notices.write_value(&Notice::Draining, HELLO_BYTES_MAX).await;
+                    let _ = notices.write_value(&Notice::Draining).await;
                 }
                 Some(_) = calls.join_next() => {}
                 accepted = connection.accept_bi() => {
@@ -306,5 +310,6 @@ impl Drop for CloseWith<'_> {
     }
 }
 
+const NO_HELLO: &[u8] = b"the first stream begins with a hello";
 /// How long a connection may take from its first packet to its hello.
 const GREETING_TIME_MAX: Duration = Duration::from_secs(10);

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::caller::Caller;
 use crate::head::Hello;
+use crate::tuning::HEAD_BYTES_MAX;
 use crate::{ALPN, TRANSPORT, Tuning, code, udp};
 
 /// Where a connector connects to.
@@ -108,7 +109,14 @@ impl<P: Protocol> Connector<P> {
             addr: address,
             transport: TRANSPORT,
         };
-        let caller = Caller::new(endpoint, connection, peer, &self.hello, HEAD_BYTES_MAX).await;
+        let caller = Caller::new(
+            endpoint,
+            connection,
+            peer,
+            &self.hello,
+            self.tuning.limits(),
+        )
+        .await;
         caller.map_err(|error| self.failed(address, &error))
     }
 
@@ -187,5 +195,3 @@ fn refused(message: String) -> ConnectError {
 
 /// How long an address is tried.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// The longest head of a call or an answer.
-pub(crate) const HEAD_BYTES_MAX: usize = 32 << 20;

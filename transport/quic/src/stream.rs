@@ -1,15 +1,37 @@
 //! The two halves of a stream, which end whole or visibly broken.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flwr_transport::{Code, Status};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use crate::code::{BROKEN, refusal};
 use crate::frame::{Decoder, FrameError, encode};
+use crate::head::HELLO_BYTES_MAX;
+
+/// What a peer may ask of this end's patience and memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The longest value that is read or written, in bytes.
+    pub(crate) value_bytes_max: usize,
+    /// How long a stream may stand still in the middle of a body.
+    pub(crate) still_max: Duration,
+}
+
+impl Limits {
+    /// For the first stream.
+    pub(crate) fn of_hello(self) -> Self {
+        Self {
+            value_bytes_max: HELLO_BYTES_MAX,
+            ..self
+        }
+    }
+}
 
 /// The half that this end writes. Dropping it before [`finish`](Self::finish) breaks it, so that
 /// nobody takes what came for the whole.
@@ -18,6 +40,7 @@ pub(crate) struct Outgoing {
     stream: SendStream,
     /// How the stream is reset when it is dropped.
     broken: Option<VarInt>,
+    limits: Limits,
 }
 
 /// The half that this end reads. Dropping it stops the writer.
@@ -25,6 +48,7 @@ pub(crate) struct Outgoing {
 pub(crate) struct Incoming {
     pub(crate) stream: RecvStream,
     pub(crate) decoder: Decoder,
+    pub(crate) still_max: Duration,
 }
 
 /// Why the next value does not come.
@@ -41,24 +65,27 @@ pub(crate) enum Missing {
 }
 
 impl Outgoing {
-    pub(crate) fn new(stream: SendStream) -> Self {
+    pub(crate) fn new(stream: SendStream, limits: Limits) -> Self {
         Self {
             stream,
             broken: Some(BROKEN),
+            limits,
         }
     }
 
-    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), WriteError> {
-        self.stream.write_chunk(bytes).await
+    /// Writes; a peer that makes no room for so long counts as gone.
+    pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<(), WriteError> {
+        while !bytes.is_empty() {
+            let some = bytes.split_to(bytes.len().min(WRITE_BYTES));
+            let written = timeout(self.limits.still_max, self.stream.write_chunk(some)).await;
+            written.unwrap_or(Err(WriteError::ClosedStream))?;
+        }
+        Ok(())
     }
 
     /// Writes a value; one that is too long for the peer breaks the stream.
-    pub(crate) async fn write_value<T: Serialize>(
-        &mut self,
-        value: &T,
-        bytes_max: usize,
-    ) -> Result<(), WriteError> {
-        match encode(value, bytes_max) {
+    pub(crate) async fn write_value<T: Serialize>(&mut self, value: &T) -> Result<(), WriteError> {
+        match encode(value, self.limits.value_bytes_max) {
             Ok(frame) => self.write(frame).await,
             Err(error) => {
                 tracing::warn!(%error, "a value cannot be sent");
@@ -98,10 +125,11 @@ impl Drop for Outgoing {
 }
 
 impl Incoming {
-    pub(crate) fn new(stream: RecvStream, bytes_max: usize) -> Self {
+    pub(crate) fn new(stream: RecvStream, limits: Limits) -> Self {
         Self {
             stream,
-            decoder: Decoder::new(bytes_max),
+            decoder: Decoder::new(limits.value_bytes_max),
+            still_max: limits.still_max,
         }
     }
 
@@ -154,5 +182,7 @@ pub(crate) fn lost(error: &ConnectionError) -> Status {
     })
 }
 
+/// Bytes that a peer has to make room for in [`Limits::still_max`].
+const WRITE_BYTES: usize = 256 << 10;
 /// Bytes that are copied behind a value at most, beside the value.
 const CHUNK_BYTES_MAX: usize = 16 << 10;

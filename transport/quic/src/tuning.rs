@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::congestion::LossTolerantConfig;
 use crate::qlog;
+use crate::stream::Limits;
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::congestion::{ControllerFactory, CubicConfig};
 
@@ -31,6 +32,8 @@ pub struct Tuning {
     /// A sign of life is sent after this much silence, so that middle boxes keep the way open; none
     /// is where this end does not.
     pub keep_alive: Option<Duration>,
+    /// How long a body may stand still, in either direction, until its stream is given up.
+    pub still_max: Duration,
     /// Where to write a trace of every connection. It slows them down.
     pub qlog_dir: Option<PathBuf>,
 }
@@ -57,6 +60,7 @@ impl Tuning {
             calls_max: 16,
             idle_timeout: Duration::from_secs(60),
             keep_alive: Some(Duration::from_secs(15)),
+            still_max: Duration::from_secs(120),
             qlog_dir: None,
         }
     }
@@ -71,6 +75,13 @@ impl Tuning {
             // Keeping the way open is for those who may be behind a middle box.
             keep_alive: None,
             ..Self::connecting()
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            value_bytes_max: HEAD_BYTES_MAX,
+            still_max: self.still_max,
         }
     }
 
@@ -125,6 +136,8 @@ impl Congestion {
     }
 }
 
+/// The longest head of a call or an answer.
+pub(crate) const HEAD_BYTES_MAX: usize = 32 << 20;
 /// The assumed round trip of a link nothing is known of: a lost first packet then costs 0.3 s and not
 /// 1 s.
 const INITIAL_RTT: Duration = Duration::from_millis(100);

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_transport::conformance::{Answer, Ask, Service, Toy};
-use flwr_transport::{Acceptor as _, Call, Caller as _, Code, Connector as _, Drain};
+use flwr_transport::conformance::{Answer, Ask, Plan, Service, Toy};
+use flwr_transport::{Acceptor as _, Body, Call, Caller as _, Code, Connector as _, Drain, Tail};
 use flwr_transport_quic::{ALPN, Caller, Connector, Options, Target, Tuning};
+use futures_util::{StreamExt as _, stream};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, VarInt};
 use tokio::time::{Instant, timeout};
@@ -212,6 +213,36 @@ async fn calls_of_nonsense_are_answered_and_harm_no_other() {
         assert!(answer.contains("the call"), "{answer:?}");
     }
     assert!(connection.close_reason().is_none());
+    world.still_answers().await;
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_given_up() {
+    let world = World::with(Options {
+        tuning: Tuning {
+            still_max: Duration::from_millis(300),
+            ..Tuning::accepting()
+        },
+        ..Options::default()
+    })
+    .await;
+    // One that does not come, of which the sender says that there is more.
+    let body = Body::from_stream(
+        Some(2),
+        stream::iter([Ok("x".into())]).chain(stream::pending()),
+    );
+    let asked = Call::new(Ask::Sink, Instant::now() + SOON).with_body(body);
+    let failed = world.good.call(asked).await.unwrap_err();
+    assert_ne!(failed.code, Code::DeadlineExceeded, "{failed}");
+    // One that is not read.
+    let plan = Plan::endless();
+    let asked = Call::new(Ask::Source(plan), Instant::now() + SOON);
+    let Tail::Body(mut body) = world.good.call(asked).await.unwrap().tail else {
+        panic!("a body was asked for");
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let read_to_the_end = async { while let Some(Ok(_)) = body.next().await {} };
+    timeout(SOON, read_to_the_end).await.unwrap();
     world.still_answers().await;
 }
 
