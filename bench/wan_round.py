@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from fedbench import rounds
@@ -54,12 +55,23 @@ def measure(options, contestant, seed):
         argv = [sys.executable, __file__, "--inside", contestant, "--subject", options.subject]
         argv += ["--megabytes", options.megabytes, "--seconds-max", options.seconds_max]
         argv += ["--far", link.namespaces[1], "--host", link.addresses[0]]
+        timers = [threading.Timer(at, move_nodes, (link, number)) for number, at in enumerate(options.readdress)]
+        for timer in timers:
+            timer.start()
         done = subprocess.run(link.command(0, argv), stdout=subprocess.PIPE, text=True, check=False)
+        for timer in timers:
+            timer.cancel()
         statistics_ = link.close()
     if done.returncode != 0:
         raise RuntimeError(f"{contestant} failed with {done.returncode}")
     result = json.loads(done.stdout)
     return {**result, "seed": seed, "rate_mbit": link.ready["profile"]["rate_mbit"], "link": statistics_}
+
+
+def move_nodes(link, number):
+    """Takes the address of the nodes' side away and gives it another."""
+    host, _, last = link.addresses[1].rpartition(".")
+    link.send({"readdress": {"side": 1, "address": f"{host}.{int(last) + 1 + number}"}})
 
 
 def inside(options):
@@ -105,7 +117,13 @@ def report(options, results):
         seconds = [sample["round_s"] for sample in samples]
         middle = statistics.median(seconds)
         spread = f"[{min(seconds):.1f}-{max(seconds):.1f}]"
-        print(f"{contestant:12} {middle:7.1f} s {spread:15} {middle / floor:5.2f} x")
+        useful = NODES * options.megabytes * 1_000_000
+        sent = [
+            statistics.median(sample["link"]["directions"][way]["bytes_in"] / useful for sample in samples)
+            for way in ("forward", "backward")
+        ]
+        line = f"{contestant:12} {middle:7.1f} s {spread:15} {middle / floor:5.2f} x"
+        print(f"{line}   bytes sent: {sent[0]:.3f} x down, {sent[1]:.3f} x up")
 
 
 def parse():
@@ -116,6 +134,8 @@ def parse():
     add("--megabytes", type=int, default=100, metavar="MB", help="size of the model (100)")
     add("--seeds", type=int, default=3, metavar="N", help="links for each contestant (3)")
     add("--contestants", type=lambda text: text.split(","), default=list(CONTESTANTS), metavar="LIST")
+    add("--readdress", type=lambda text: [float(part) for part in text.split(",")], default=[], metavar="S,...",
+        help="give the nodes another address so many seconds after the start (never)")
     add("--seconds-max", type=int, default=1200, metavar="S", help="give up on a round after about as long")
     add("--subject", type=Path, default=ROOT / "target" / "release" / "flwr-quic")
     add("--emulator", type=Path, default=ROOT / "target" / "release" / "flwr-emu")

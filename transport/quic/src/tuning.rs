@@ -20,7 +20,9 @@ pub struct Tuning {
     /// Bytes of a stream that may arrive unread. Twice the product of bandwidth and round trip of a
     /// link of 100 Mbit/s and 200 ms.
     pub stream_window: u32,
-    /// Bytes of all streams together that may arrive unread.
+    /// Bytes of all streams together that may arrive unread. The sender counts what it has buffered,
+    /// so this holds the windows of the bodies that travel at once, and then some: otherwise a small
+    /// call waits for room.
     pub receive_window: u32,
     /// Bytes sent and not acknowledged, of all streams together. When it is full, small calls wait
     /// too, so it holds the windows of the bodies that travel at once, and then some.
@@ -55,7 +57,7 @@ impl Tuning {
         Self {
             congestion: Congestion::default(),
             stream_window: 8 << 20,
-            receive_window: 32 << 20,
+            receive_window: 48 << 20,
             send_window: 40 << 20,
             calls_max: 16,
             idle_timeout: Duration::from_secs(60),
@@ -70,7 +72,7 @@ impl Tuning {
     pub fn accepting() -> Self {
         Self {
             stream_window: 4 << 20,
-            receive_window: 16 << 20,
+            receive_window: 24 << 20,
             calls_max: 256,
             // Keeping the way open is for those who may be behind a middle box.
             keep_alive: None,

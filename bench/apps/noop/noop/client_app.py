@@ -1,4 +1,7 @@
-"""Answers with the bits of the arrays flipped: new bytes for next to no work."""
+"""Answers with some bits of the arrays flipped, others at each node: new bytes for next to no work.
+
+Nodes that answered alike would let a SuperLink that knows objects by their content skip half of the upload.
+"""
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -11,5 +14,6 @@ app = ClientApp()
 def train(message: Message, _context: Context) -> Message:
     """One round of one node."""
     arrays = message.content["arrays"].to_numpy_ndarrays()
-    flipped = ArrayRecord([np.invert(array) for array in arrays])
+    mask = np.uint8(message.metadata.dst_node_id % 255 + 1)
+    flipped = ArrayRecord([array ^ mask for array in arrays])
     return Message(content=RecordDict({"arrays": flipped}), reply_to=message)
