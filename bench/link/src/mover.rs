@@ -1,7 +1,6 @@
 //! The end that asks, whatever carries it.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use flwr_api::fleet::{FleetClient, Heartbeat, ObjectState, PullObject, PushObject};
 use flwr_api::{NodeId, RunId};
+use flwr_certs::ClientTls;
 use flwr_compat_grpc::f1::ask::FleetAsker;
 use flwr_compat_grpc::{Credentials, GrpcConnector};
 use flwr_transport::{Connector as _, DynCaller};
@@ -17,10 +17,10 @@ use flwr_transport_quic::{Connector, Target, Tuning};
 use futures_util::stream::{StreamExt, TryStreamExt, iter};
 use tokio::time::Instant;
 
+use crate::Error;
 use crate::plain::Plain;
 use crate::source::{Source, object_id};
 use crate::transport::{self, Transport};
-use crate::{Error, certificates};
 
 /// Where objects go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,18 +45,17 @@ pub(crate) struct Load {
 #[derive(Debug)]
 pub(crate) enum Mover {
     Fleet(FleetClient, Source),
-    Plain(Plain),
+    Plain(Box<Plain>),
 }
 
 impl Mover {
     pub(crate) async fn connect(
         transport: Transport,
         server: SocketAddr,
-        certs: &Path,
         congestion: Option<Congestion>,
+        tls: ClientTls,
+        source: Source,
     ) -> Result<Self, Error> {
-        let tls = certificates::client(certs)?;
-        let source = Source::new();
         let (host, port) = (server.ip().to_string(), server.port());
         let caller: Arc<dyn DynCaller<_>> = match transport {
             Transport::Quic => {
@@ -71,7 +70,7 @@ impl Mover {
             }
             Transport::Tls => {
                 let plain = Plain::connect(server, &tls.config(), source).await?;
-                return Ok(Self::Plain(plain));
+                return Ok(Self::Plain(Box::new(plain)));
             }
         };
         Ok(Self::Fleet(FleetClient::new(caller), source))
@@ -95,10 +94,14 @@ impl Mover {
     /// Moves everything. Adds to `done` the bytes that were confirmed, or that have arrived here.
     pub(crate) async fn transfer(&self, load: &Load, done: &AtomicU64) -> Result<(), Error> {
         match self {
-            Self::Plain(plain) => Ok(match load.direction {
-                Direction::Up => plain.push(load.objects, load.object_bytes, done).await?,
-                Direction::Down => plain.pull(load.objects, load.object_bytes, done).await?,
-            }),
+            Self::Plain(plain) => {
+                let (objects, len) = (load.objects, load.object_bytes);
+                match load.direction {
+                    Direction::Up => plain.push(objects, len, done).await?,
+                    Direction::Down => plain.pull(objects, len, done).await?,
+                }
+                Ok(())
+            }
             Self::Fleet(client, source) => {
                 let calls = iter(0..load.objects).map(|number| async move {
                     match load.direction {
@@ -143,9 +146,8 @@ async fn pull(
         wait: Duration::ZERO,
     };
     let (state, body) = client.pull_object(call, deadline()).await?;
-    let mut body = match (state, body) {
-        (ObjectState::Available, Some(body)) => body,
-        _ => return Err(Error::Refused),
+    let (ObjectState::Available, Some(mut body)) = (state, body) else {
+        return Err(Error::Refused);
     };
     let mut left = load.object_bytes;
     while let Some(piece) = body.next().await {

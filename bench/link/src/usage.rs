@@ -86,9 +86,8 @@ fn rss_peak_bytes(status: &str) -> Option<u64> {
 }
 
 fn seconds(time: TimeVal) -> f64 {
-    let [seconds, micros] = [i64::from(time.tv_sec()), i64::from(time.tv_usec())];
-    let whole = Duration::from_secs(seconds.cast_unsigned());
-    (whole + Duration::from_micros(micros.cast_unsigned())).as_secs_f64()
+    let whole = Duration::from_secs(time.tv_sec().cast_unsigned());
+    (whole + Duration::from_micros(time.tv_usec().cast_unsigned())).as_secs_f64()
 }
 
 #[cfg(test)]
