@@ -73,7 +73,8 @@ def matrix(options, programs, samples):
                 for transport in in_turn(options.transports, seed):
                     sample = linkrun.measure(programs, profile, transport, seed, flags)
                     samples.append(linkrun.judge(sample, direction))
-                    say(sample, f"{direction:4} {sample['goodput_share']:.3f} of the link, {sample['sent_ratio']:.2f} sent")
+                    share, sent = sample["goodput_share"], sample["sent_ratio"]
+                    say(sample, f"{direction:4} {share:.3f} of the link, {sent:.2f} sent / useful")
 
 
 def control(options, programs, samples):
@@ -139,7 +140,8 @@ def say(sample, text):
     notes = ["CAP"] if sample.get("capped") else []
     notes += [f"{sample['repeats']} repeats"] if sample["repeats"] else []
     notes += [f"load {sample['load_average']:.1f}", *sample["faults"]]
-    print(f"  {sample['profile']:16} seed {sample['seed']} {sample['transport']:10} {text}; {', '.join(notes)}", flush=True)
+    what = f"{sample['profile']:16} seed {sample['seed']} {sample['transport']:10}"
+    print(f"  {what} {text}; {', '.join(notes)}", flush=True)
 
 
 def parse(arguments):

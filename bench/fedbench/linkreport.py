@@ -18,6 +18,13 @@ FIGURES = (
     "client_rss_mb",
     "server_rss_mb",
 )
+CONTROL_FIGURES = (
+    ("idle", "p50_ms"),
+    ("idle", "p99_ms"),
+    ("loaded", "p50_ms"),
+    ("loaded", "p99_ms"),
+    ("loaded", "max_ms"),
+)
 
 
 def summarize(samples):
@@ -91,12 +98,10 @@ def cells_table(cells):
 
 def control_table(samples):
     """Markdown."""
-    head = ("transport", "Mbit/s", "idle p50 ms", "idle p99", "loaded p50 ms", "loaded p99", "loaded max")
-    rows = [head]
+    rows = [("transport", "Mbit/s", "idle p50 ms", "idle p99", "loaded p50 ms", "loaded p99", "loaded max")]
     for name, many in _by_transport(samples).items():
         controls = [one["client"]["control"] for one in many]
-        picked = (("idle", "p50_ms"), ("idle", "p99_ms"), ("loaded", "p50_ms"), ("loaded", "p99_ms"), ("loaded", "max_ms"))
-        figures = (spread(_spread([control[when][what] for control in controls]), 1) for when, what in picked)
+        figures = (spread(_spread([control[when][what] for control in controls]), 1) for when, what in CONTROL_FIGURES)
         rows.append((name, spread(_spread([one["client"]["goodput_mbit"] for one in many]), 0), *figures))
     queue_ms = samples[0]["asked"]["rtt_ms"]
     return f"{markdown(rows)}\n\nThe queue of one product of rate and round trip takes {queue_ms:g} ms to pass."

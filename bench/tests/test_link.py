@@ -117,8 +117,8 @@ class Report(unittest.TestCase):
         samples = [sample(share=0.86), sample("grpc-bbr", 0.9), sample("grpc-cubic", 0.05), sample("tls-bbr", 0.95)]
         rows = {row["row"]: row for row in linkreport.targets(linkreport.summarize(samples), 2)}
         met = {name.partition(": ")[2]: row["met"] for name, row in rows.items()}
-        expected = {"quic / link": False, "quic / grpc-bbr": True, "quic / grpc-cubic": True, "quic sent / useful": True}
-        self.assertEqual(met, expected)
+        self.assertEqual(met.pop("quic / link"), False)
+        self.assertEqual(met, {"quic / grpc-bbr": True, "quic / grpc-cubic": True, "quic sent / useful": True})
         self.assertIn("NO", linkreport.targets_table(list(rows.values())))
 
     def test_goals_that_do_not_apply(self):
