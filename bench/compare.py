@@ -60,7 +60,7 @@ def main():
         print(f"failed: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - begin
-    _add_load(facts, machine, ticks)
+    machine.add_load(facts, ticks)
     summary = report.summarize(samples)
     print("\n" + report.machine_text(facts, command, seconds) + "\n\n" + report.table(summary, samples))
     if options.json:
@@ -159,13 +159,6 @@ def _positive(text):
 
 def _time_is_up(*_):
     raise TimeLimit("the time limit is over; see --time-limit")
-
-
-def _add_load(facts, machine, before):
-    total, stolen, idle = (now - then for now, then in zip(machine.busy_ticks(), before))
-    facts["load_average_at_end"] = machine.load_average()
-    facts["busy_percent"] = 100 * (1 - idle / max(total, 1))
-    facts["stolen_percent"] = 100 * stolen / max(total, 1)
 
 
 if __name__ == "__main__":

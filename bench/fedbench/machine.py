@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+STOCK = ("flwr", "grpcio", "protobuf", "cryptography")
+
 
 def cpu_seconds(pid):
     """User plus system CPU-seconds of one process: all its threads, also ended ones, without its children.
@@ -72,11 +74,19 @@ def busy_ticks():
     return sum(fields), fields[7], fields[3] + fields[4]
 
 
-def facts(subject):
+def add_load(known, ticks_before):
+    """Adds to the facts how busy the machine was since `busy_ticks()` was `ticks_before`."""
+    total, stolen, idle = (now - then for now, then in zip(busy_ticks(), ticks_before))
+    known["load_average_at_end"] = load_average()
+    known["busy_percent"] = 100 * (1 - idle / max(total, 1))
+    known["stolen_percent"] = 100 * stolen / max(total, 1)
+
+
+def facts(subject, packages=STOCK):
     """The machine and the versions, as a dict of strings and numbers; `subject` is our program or None."""
     cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     memory = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
-    versions = {name: importlib.metadata.version(name) for name in ("flwr", "grpcio", "protobuf", "cryptography")}
+    versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "cpu": cpu[1] if cpu else platform.machine(),
         "cpus": os.cpu_count(),
@@ -88,6 +98,19 @@ def facts(subject):
         "commit": _output(["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]),
         "load_average_at_start": load_average(),
     }
+
+
+def text(known, command, seconds):
+    """The facts that matter without stock Flower, as Markdown."""
+    load = f"{known['load_average_at_start']:.2f} at the start, {known['load_average_at_end']:.2f} at the end"
+    return "\n".join(
+        [
+            f"- machine: {known['cpus']} x {known['cpu']}, {known['memory_gb']} GB, kernel {known['kernel']}",
+            f"- load: {load}; {known['busy_percent']:.0f} % busy, {known['stolen_percent']:.1f} % stolen",
+            f"- commit: {known['commit']}",
+            f"- command: `{command}` ({seconds:.0f} s)",
+        ]
+    )
 
 
 def _output(argv):

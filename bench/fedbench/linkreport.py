@@ -1,0 +1,174 @@
+"""What samples of transfers come to: medians, targets, Markdown."""
+
+import statistics
+
+GOALS = {"wan-20": 0.90, "wan-20-0.1": 0.90, "wan-50-0.5": 0.88, "wan-100-1": 0.84, "wan-200-2": 0.78}
+"""Goodput of QUIC, as a share of the link's rate."""
+
+OF_BBR, OF_CUBIC, CUBIC_LOSS_PERCENT = 0.95, 5, 0.1
+SENT_RATIO = 1.10
+LAN_GOAL, LAN_CPUS = 0.75, 4
+CONTROL_QUEUES, CONTROL_OF_GRPC = 1.5, 0.15
+TTFB_QUIC, TTFB_GRPC = 2.2, 3.2
+FIGURES = (
+    "goodput_share",
+    "sent_ratio",
+    "client_cpu_s_per_gb",
+    "server_cpu_s_per_gb",
+    "client_rss_mb",
+    "server_rss_mb",
+)
+CONTROL_FIGURES = (
+    ("idle", "p50_ms"),
+    ("idle", "p99_ms"),
+    ("loaded", "p50_ms"),
+    ("loaded", "p99_ms"),
+    ("loaded", "max_ms"),
+)
+
+
+def summarize(samples):
+    """One cell for each profile, direction and transport, in the order in which they came."""
+    cells = {}
+    for sample in samples:
+        cells.setdefault((sample["profile"], sample["direction"], sample["transport"]), []).append(sample)
+    return [_cell(*key, many) for key, many in cells.items()]
+
+
+def targets(cells, cpus):
+    """Goals that the cells can be held against: [{row, goal, measured, met}]."""
+    found = {(cell["profile"], cell["direction"], cell["transport"]): cell for cell in cells}
+    rows = []
+    for cell in cells:
+        if not cell["transport"].startswith("quic"):
+            continue
+        profile, direction, name = cell["profile"], cell["direction"], cell["transport"]
+        share, where = cell["goodput_share"]["median"], f"{profile} {direction}"
+        is_lan = profile == "lan"
+        goal = LAN_GOAL if is_lan and cpus >= LAN_CPUS else GOALS.get(profile)
+        if goal:
+            rows.append(_at_least(f"{where}: {name} / link", goal, share))
+        loss = cell["loss_percent"]
+        rows.append(_at_most(f"{where}: {name} sent / useful", SENT_RATIO + loss / 100, cell["sent_ratio"]["median"]))
+        bbr = found.get((profile, direction, "grpc-bbr"))
+        if bbr and not is_lan:
+            rows.append(_at_least(f"{where}: {name} / grpc-bbr", OF_BBR, share / bbr["goodput_share"]["median"]))
+        cubic = found.get((profile, direction, "grpc-cubic"))
+        if cubic and loss >= CUBIC_LOSS_PERCENT:
+            rows.append(_at_least(f"{where}: {name} / grpc-cubic", OF_CUBIC, share / cubic["goodput_share"]["median"]))
+    return rows
+
+
+def control_targets(samples):
+    """Small calls beside a bulk transfer: their p99 less that of an idle connection."""
+    added, rows = _added_p99(samples), []
+    for name, many in added.items():
+        if not name.startswith("quic"):
+            continue
+        queue_ms = samples[0]["asked"]["rtt_ms"]
+        rows.append(_at_most(f"{name}: added p99 / queue delay", CONTROL_QUEUES, statistics.median(many) / queue_ms))
+        for other in (other for other in added if other.startswith("grpc")):
+            ratio = statistics.median(many) / statistics.median(added[other])
+            rows.append(_at_most(f"{name}: added p99 / {other}", CONTROL_OF_GRPC, ratio))
+    return rows
+
+
+def ttfb_targets(samples):
+    """Time to the first answer on a new connection, in round trips."""
+    goals, rows = {"quic": TTFB_QUIC, "grpc": TTFB_GRPC}, []
+    for name, many in _by_transport(samples).items():
+        goal = goals.get(name.partition("-")[0])
+        if goal:
+            median = statistics.median(one["client"]["ttfb_ms"] for one in many)
+            rows.append(_at_most(f"{name}: first answer / round trip", goal, median / many[0]["asked"]["rtt_ms"]))
+    return rows
+
+
+def cells_table(cells):
+    """Markdown. A goodput with CAP is that of a transfer that was cut off, one with ! of a host that was too busy."""
+    head = ("profile", "direction", "transport", "goodput / link", "sent / useful")
+    rows = [(*head, "CPU s/GB client", "server", "RSS MB client", "server", "runs")]
+    for cell in cells:
+        marks = (" CAP" if cell["capped"] else "") + (" !" if cell["faulty"] else "")
+        figures = (spread(cell[name], digits) for name, digits in zip(FIGURES[1:], (2, 1, 1, 0, 0)))
+        share = spread(cell["goodput_share"], 3) + marks
+        rows.append((cell["profile"], cell["direction"], cell["transport"], share, *figures, str(cell["runs"])))
+    return markdown(rows)
+
+
+def control_table(samples):
+    """Markdown."""
+    rows = [("transport", "Mbit/s", "idle p50 ms", "idle p99", "loaded p50 ms", "loaded p99", "loaded max")]
+    for name, many in _by_transport(samples).items():
+        controls = [one["client"]["control"] for one in many]
+        figures = (spread(_spread([control[when][what] for control in controls]), 1) for when, what in CONTROL_FIGURES)
+        rows.append((name, spread(_spread([one["client"]["goodput_mbit"] for one in many]), 0), *figures))
+    queue_ms = samples[0]["asked"]["rtt_ms"]
+    return f"{markdown(rows)}\n\nThe queue of one product of rate and round trip takes {queue_ms:g} ms to pass."
+
+
+def ttfb_table(samples):
+    """Markdown."""
+    rows = [("transport", "first answer ms", "round trips", "runs")]
+    for name, many in _by_transport(samples).items():
+        times = _spread([one["client"]["ttfb_ms"] for one in many])
+        rows.append((name, spread(times, 1), f"{times['median'] / many[0]['asked']['rtt_ms']:.2f}", str(len(many))))
+    return markdown(rows)
+
+
+def targets_table(rows):
+    """Markdown, or nothing if there is no goal to hold anything against."""
+    if not rows:
+        return ""
+    head = ("target", "goal", "measured", "met")
+    met = ("yes" if row["met"] else "NO" for row in rows)
+    return markdown([head, *((row["row"], row["goal"], f"{row['measured']:.2f}", one) for row, one in zip(rows, met))])
+
+
+def markdown(rows):
+    """A table; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
+    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
+    return "\n".join(lines)
+
+
+def spread(of, digits):
+    """`median [min-max]`."""
+    return "{median:.{d}f} [{min:.{d}f}-{max:.{d}f}]".format(**of, d=digits)
+
+
+def _cell(profile, direction, transport, many):
+    cell = {"profile": profile, "direction": direction, "transport": transport, "runs": len(many)}
+    cell["loss_percent"] = many[0]["asked"]["loss_percent"]
+    cell["capped"] = sum(one["capped"] for one in many)
+    cell["faulty"] = sum(bool(one["faults"]) for one in many)
+    cell.update({name: _spread([one[name] for one in many]) for name in FIGURES})
+    return cell
+
+
+def _added_p99(samples):
+    controls = {name: [one["client"]["control"] for one in many] for name, many in _by_transport(samples).items()}
+    return {
+        name: [control["loaded"]["p99_ms"] - control["idle"]["p99_ms"] for control in many]
+        for name, many in controls.items()
+    }
+
+
+def _by_transport(samples):
+    result = {}
+    for sample in samples:
+        result.setdefault(sample["transport"], []).append(sample)
+    return result
+
+
+def _spread(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _at_least(row, goal, measured):
+    return {"row": row, "goal": f">= {goal:g}", "measured": measured, "met": measured >= goal}
+
+
+def _at_most(row, goal, measured):
+    return {"row": row, "goal": f"<= {goal:g}", "measured": measured, "met": measured <= goal}

@@ -1,0 +1,197 @@
+"""One transfer over the emulated link: two fresh processes of `flwr-link`, and what all three programs say about it."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from .machine import load_average
+from .processes import Children
+from .wan import Link
+
+PORT = 7777
+MTU_BYTES = 1500
+LATENESS_US = 300
+LATENESS_SHARE = 0.05
+REPEATS_MAX = 3
+OBJECTS = 8
+PARALLEL = 4
+SLACK_S = 30
+DATA_DIRECTION = {"up": "forward", "down": "backward"}
+PAYLOAD_SHARE = {"quic": 0.955, "grpc": 0.963, "tls": 0.963}
+"""Of the bytes of full IP packets those of objects: what a transfer that was cut off has moved is derived from it."""
+
+
+class Failed(Exception):
+    """An end gave up or said nothing."""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What is run, and how."""
+
+    emulator: str
+    link: str
+    certs: str
+    priority: bool = True
+
+    def end(self, *argv):
+        """The argv of an end."""
+        real_time = ["chrt", "-f", "10"] if self.priority else []
+        return [*real_time, self.link, *argv]
+
+
+@dataclass(frozen=True)
+class Transport:
+    """What carries the objects: `quic`, `quic-cubic`, `grpc-bbr` and the like."""
+
+    label: str
+    program: str
+    congestion: str = None
+
+    @classmethod
+    def parse(cls, label):
+        """Raises ValueError for what is none."""
+        program, _, congestion = label.partition("-")
+        if program not in PAYLOAD_SHARE or (program != "quic" and not congestion):
+            raise ValueError(f"{label!r} is none of quic, quic-NAME, grpc-NAME, tls-NAME (NAME: congestion control)")
+        return cls(label, program, congestion or None)
+
+    def end_flags(self):
+        """What both ends have to know."""
+        chosen = ["--congestion", self.congestion] if self.program == "quic" and self.congestion else []
+        return ["--transport", self.program, *chosen]
+
+    def link_flags(self):
+        """TCP has its congestion control from the namespace."""
+        return [] if self.program == "quic" else ["--tcp-congestion", self.congestion]
+
+
+def measure(programs, profile, transport, seed, flags, link_flags=()):
+    """One sound sample; or, after the repeats, the last one with its faults in `faults`."""
+    for repeat in range(1 + REPEATS_MAX):
+        sample = _once(programs, profile, transport, seed, flags, link_flags)
+        sample["repeats"] = repeat
+        if not sample["faults"]:
+            break
+    return sample
+
+
+def transfer_flags(direction, megabytes, seconds_max):
+    """The flags of a transfer of so many megabytes in OBJECTS objects."""
+    object_bytes = megabytes * 1_000_000 // OBJECTS
+    size = ["--objects", OBJECTS, "--object-bytes", object_bytes, "--parallel", PARALLEL]
+    return ["--direction", direction, *size, "--seconds-max", seconds_max]
+
+
+def judge(sample, direction):
+    """Adds the figures: shares of the link's rate and of the useful bytes, CPU time for each gigabyte."""
+    client, link = sample["client"], sample["link"]["directions"][DATA_DIRECTION[direction]]
+    useful_bytes = client["bytes"]
+    if client["capped"]:
+        # A gRPC server counts objects that are complete, so the link is asked.
+        useful_bytes = max(useful_bytes, round(link["bytes_out"] * PAYLOAD_SHARE[client["transport"]]))
+    goodput_mbit = useful_bytes * 8 / client["seconds"] / 1e6
+    gigabytes = max(useful_bytes, 1) / 1e9
+    sample.update(
+        direction=direction,
+        capped=client["capped"],
+        goodput_mbit=goodput_mbit,
+        goodput_share=goodput_mbit / sample["asked"]["rate_mbit"],
+        sent_ratio=link["bytes_in"] / max(useful_bytes, 1),
+        client_cpu_s_per_gb=_cpu(client) / gigabytes,
+        server_cpu_s_per_gb=_cpu(sample["server"]) / gigabytes,
+        client_rss_mb=client["usage"]["rss_peak_bytes"] / 1e6,
+        server_rss_mb=sample["server"]["usage"]["rss_peak_bytes"] / 1e6,
+    )
+    return sample
+
+
+def faults(statistics, rtt_ms):
+    """Why the host was too busy for this measurement, or the link not what it should be."""
+    directions, found = statistics["directions"].values(), []
+    late_us = max(one["lateness_us"]["p99"] for one in directions)
+    if late_us > max(LATENESS_SHARE * rtt_ms / 2 * 1000, LATENESS_US):
+        found.append(f"late by {late_us:.0f} us")
+    if any(statistics["tx_dropped"]):
+        found.append("drops in a device")
+    if any(one["packet_bytes_max"] > MTU_BYTES for one in directions):
+        found.append("packets beyond the MTU")
+    if any(one["write_errors"] for one in directions):
+        found.append("write errors")
+    return found
+
+
+def _once(programs, profile, transport, seed, flags, link_flags):
+    load = load_average()
+    with Link(profile, seed, programs.emulator, [*link_flags, *transport.link_flags()]) as link, Children() as children:
+        server = _Server(children, programs, link, transport)
+        client = _client(programs, link, transport, flags)
+        # At once, before anything more arrives.
+        statistics = link.stats()
+        served = server.end()
+        final = link.close() or statistics
+        asked = link.ready["profile"]
+    found = faults(final, asked["rtt_ms"])
+    wanted = transport.congestion if transport.program != "quic" else None
+    for end in (client, served):
+        if wanted and end["kernel"]["tcp_congestion"] != wanted:
+            found.append(f"TCP runs {end['kernel']['tcp_congestion']}")
+    return {
+        "profile": profile,
+        "transport": transport.label,
+        "seed": seed,
+        "asked": asked,
+        "load_average": load,
+        "faults": found,
+        "client": client,
+        "server": served,
+        "link": statistics,
+        "link_final": final,
+    }
+
+
+class _Server:
+    def __init__(self, children, programs, link, transport):
+        address = f"{link.addresses[1]}:{PORT}"
+        argv = programs.end("serve", "--listen", address, "--certs", programs.certs, *transport.end_flags())
+        pipe = subprocess.PIPE
+        self._children = children
+        self._child = children.spawn(link.command(1, argv), stdin=pipe, stdout=pipe, text=True)
+        if not self._child.stdout.readline():
+            raise Failed("flwr-link serve does not start")
+
+    def end(self):
+        self._child.stdin.close()
+        line = self._child.stdout.readline()
+        self._children.stop(self._child)
+        if not line:
+            raise Failed("flwr-link serve says nothing at the end")
+        return json.loads(line)
+
+
+def _client(programs, link, transport, flags):
+    address = f"{link.addresses[1]}:{PORT}"
+    argv = programs.end("run", "--server", address, "--certs", programs.certs, *transport.end_flags(), *flags)
+    seconds = _seconds_max(flags) + SLACK_S
+    try:
+        done = subprocess.run(link.command(0, argv), capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"flwr-link run does not end within {seconds} s") from None
+    if done.returncode != 0:
+        raise Failed(done.stderr.strip() or f"flwr-link run ends with status {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def _seconds_max(flags):
+    return int(flags[flags.index("--seconds-max") + 1]) if "--seconds-max" in flags else 0
+
+
+def _cpu(end):
+    return end["usage"]["cpu_user_seconds"] + end["usage"]["cpu_system_seconds"]
+
+
+def can_prioritize():
+    """Whether ends can run under SCHED_FIFO."""
+    return os.geteuid() == 0 and shutil.which("chrt") is not None

@@ -1,0 +1,167 @@
+//! The end that asks, whatever carries it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use flwr_api::fleet::{FleetClient, Heartbeat, ObjectState, PullObject, PushObject};
+use flwr_api::{NodeId, RunId};
+use flwr_certs::ClientTls;
+use flwr_compat_grpc::f1::ask::FleetAsker;
+use flwr_compat_grpc::{Credentials, GrpcConnector};
+use flwr_transport::{Connector as _, DynCaller};
+use flwr_transport_quic::tuning::Congestion;
+use flwr_transport_quic::{Connector, Target, Tuning};
+use futures_util::stream::{StreamExt, TryStreamExt, iter};
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::plain::Plain;
+use crate::source::{Source, object_id};
+use crate::transport::{self, Transport};
+
+/// Where objects go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Direction {
+    /// To the server
+    Up,
+    /// From the server
+    Down,
+}
+
+/// What is moved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) direction: Direction,
+    pub(crate) objects: u64,
+    pub(crate) object_bytes: u64,
+    /// How many objects are under way at once.
+    pub(crate) parallel: usize,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) enum Mover {
+    Fleet(FleetClient, Source),
+    Plain(Box<Plain>),
+}
+
+impl Mover {
+    pub(crate) async fn connect(
+        transport: Transport,
+        server: SocketAddr,
+        congestion: Option<Congestion>,
+        tls: ClientTls,
+        source: Source,
+    ) -> Result<Self, Error> {
+        let (host, port) = (server.ip().to_string(), server.port());
+        let caller: Arc<dyn DynCaller<_>> = match transport {
+            Transport::Quic => {
+                let tuning = transport::with(Tuning::connecting(), congestion);
+                let connector = Connector::new(Target { host, port }, &tls.config(), &tuning)?;
+                Arc::new(connector.connect().await?)
+            }
+            Transport::Grpc => {
+                let credentials = Credentials::none();
+                let connector = GrpcConnector::new(host, port, Some(tls), credentials, FleetAsker);
+                Arc::new(connector.connect().await?)
+            }
+            Transport::Tls => {
+                let plain = Plain::connect(server, &tls.config(), source).await?;
+                return Ok(Self::Plain(Box::new(plain)));
+            }
+        };
+        Ok(Self::Fleet(FleetClient::new(caller), source))
+    }
+
+    /// The small call.
+    pub(crate) async fn heartbeat(&self) -> Result<(), Error> {
+        match self {
+            Self::Plain(plain) => Ok(plain.heartbeat().await?),
+            Self::Fleet(client, _) => {
+                let call = Heartbeat {
+                    node: NODE,
+                    heartbeat_interval: 30.0,
+                };
+                let alive = client.heartbeat(call, deadline()).await?;
+                alive.then_some(()).ok_or(Error::Refused)
+            }
+        }
+    }
+
+    /// Moves everything. Adds to `done` the bytes that were confirmed, or that have arrived here.
+    pub(crate) async fn transfer(&self, load: &Load, done: &AtomicU64) -> Result<(), Error> {
+        match self {
+            Self::Plain(plain) => {
+                let (objects, len) = (load.objects, load.object_bytes);
+                match load.direction {
+                    Direction::Up => plain.push(objects, len, done).await?,
+                    Direction::Down => plain.pull(objects, len, done).await?,
+                }
+                Ok(())
+            }
+            Self::Fleet(client, source) => {
+                let calls = iter(0..load.objects).map(|number| async move {
+                    match load.direction {
+                        Direction::Up => push(client, source, number, load, done).await,
+                        Direction::Down => pull(client, number, load, done).await,
+                    }
+                });
+                calls.buffer_unordered(load.parallel).try_collect().await
+            }
+        }
+    }
+}
+
+async fn push(
+    client: &FleetClient,
+    source: &Source,
+    number: u64,
+    load: &Load,
+    done: &AtomicU64,
+) -> Result<(), Error> {
+    let call = PushObject {
+        node: NODE,
+        run: RUN,
+        object: object_id(number, load.object_bytes),
+    };
+    let body = source.body(load.object_bytes);
+    let stored = client.push_object(call, body, deadline()).await?;
+    done.fetch_add(load.object_bytes, Ordering::Relaxed);
+    stored.then_some(()).ok_or(Error::Refused)
+}
+
+async fn pull(
+    client: &FleetClient,
+    number: u64,
+    load: &Load,
+    done: &AtomicU64,
+) -> Result<(), Error> {
+    let call = PullObject {
+        node: NODE,
+        run: RUN,
+        object: object_id(number, load.object_bytes),
+        wait: Duration::ZERO,
+    };
+    let (state, body) = client.pull_object(call, deadline()).await?;
+    let (ObjectState::Available, Some(mut body)) = (state, body) else {
+        return Err(Error::Refused);
+    };
+    let mut left = load.object_bytes;
+    while let Some(piece) = body.next().await {
+        let bytes = piece?.len() as u64;
+        left = left.checked_sub(bytes).ok_or(Error::Refused)?;
+        done.fetch_add(bytes, Ordering::Relaxed);
+    }
+    (left == 0).then_some(()).ok_or(Error::Refused)
+}
+
+/// Whoever started this has a deadline of its own.
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+const NODE: NodeId = NodeId(7);
+const RUN: RunId = RunId(7);

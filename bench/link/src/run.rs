@@ -1,0 +1,182 @@
+//! `flwr-link run`: one connection, one transfer, one line of JSON.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use flwr_transport_quic::tuning::Congestion;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use serde_json::json;
+use tokio::time::{Instant, interval, timeout};
+
+use crate::latency::{Latencies, milliseconds};
+use crate::mover::{Direction, Load, Mover};
+use crate::source::Source;
+use crate::transport::{self, Transport};
+use crate::usage::{Kernel, Usage};
+use crate::{Error, certificates, print};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[arg(long)]
+    transport: Transport,
+    /// Address and port of `flwr-link serve`
+    #[arg(long, value_name = "ADDRESS")]
+    server: SocketAddr,
+    /// Directory of `flwr-link certs`
+    #[arg(long, value_name = "DIRECTORY")]
+    certs: PathBuf,
+    #[arg(long)]
+    direction: Direction,
+    #[arg(long, default_value_t = 8)]
+    objects: u64,
+    #[arg(long, value_name = "BYTES", default_value_t = 10 << 20)]
+    object_bytes: u64,
+    /// Objects under way at once; over TLS alone they follow each other
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: u16,
+    /// Congestion controller of QUIC
+    #[arg(long, value_name = "NAME", value_parser = transport::congestion)]
+    congestion: Option<Congestion>,
+    /// Make a small call so often during the transfer, and 20 before it; 0 makes none
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    control_period_ms: u64,
+    /// Move one object more before anything is measured
+    #[arg(long)]
+    warm_up: bool,
+    /// Give the transfer up after this time, and report what has arrived
+    #[arg(long, value_name = "S")]
+    seconds_max: Option<u64>,
+}
+
+/// Connects, moves the objects and reports.
+pub(crate) async fn run(options: &Options) -> Result<(), Error> {
+    let control_period = Duration::from_millis(options.control_period_ms);
+    if options.transport == Transport::Tls && !control_period.is_zero() {
+        return Err(Error::NoControl);
+    }
+    let load = options.load();
+    // What a process does once is not the transport's: the random bytes, and the seed of the generator that TLS draws
+    // from, which takes about 30 ms.
+    let (tls, source) = (certificates::client(&options.certs)?, Source::new());
+    aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io::Error::other)?;
+    let start = Instant::now();
+    let mover = Mover::connect(
+        options.transport,
+        options.server,
+        options.congestion,
+        tls,
+        source,
+    )
+    .await?;
+    mover.heartbeat().await?;
+    let first_answer = start.elapsed();
+    if options.warm_up {
+        let one = Load { objects: 1, ..load };
+        mover.transfer(&one, &AtomicU64::new(0)).await?;
+    }
+    let idle = if control_period.is_zero() {
+        Vec::new()
+    } else {
+        idle_latencies(&mover).await?
+    };
+    let begun = Usage::now()?;
+    let patience = options
+        .seconds_max
+        .map_or(Duration::MAX, Duration::from_secs);
+    let transfer = timed(&mover, &load, control_period, patience).await?;
+    let seconds = transfer.took.as_secs_f64();
+    print(&json!({
+        "transport": options.transport.name(),
+        "ttfb_ms": milliseconds(first_answer),
+        "seconds": seconds,
+        "bytes": transfer.bytes,
+        "goodput_mbit": Duration::from_micros(8 * transfer.bytes).as_secs_f64() / seconds,
+        "capped": transfer.is_capped,
+        "usage": Usage::now()?.since(&begun),
+        "control": (!control_period.is_zero()).then(|| json!({
+            "idle": Latencies::of(idle),
+            "loaded": Latencies::of(transfer.latencies),
+        })),
+        "kernel": Kernel::now()?,
+    }))?;
+    Ok(())
+}
+
+impl Options {
+    fn load(&self) -> Load {
+        Load {
+            direction: self.direction,
+            objects: self.objects,
+            object_bytes: self.object_bytes,
+            parallel: self.parallel.into(),
+        }
+    }
+}
+
+/// What became of a transfer.
+struct Transfer {
+    took: Duration,
+    bytes: u64,
+    is_capped: bool,
+    latencies: Vec<Duration>,
+}
+
+/// One call after the other, with nothing else on the connection.
+async fn idle_latencies(mover: &Mover) -> Result<Vec<Duration>, Error> {
+    let mut latencies = Vec::new();
+    for _ in 0..IDLE_CALLS {
+        latencies.push(heartbeat(mover, Instant::now()).await?);
+    }
+    Ok(latencies)
+}
+
+/// The transfer, with small calls beside it.
+async fn timed(
+    mover: &Mover,
+    load: &Load,
+    control_period: Duration,
+    patience: Duration,
+) -> Result<Transfer, Error> {
+    let (done, start) = (AtomicU64::new(0), Instant::now());
+    let moving = async {
+        match timeout(patience, mover.transfer(load, &done)).await {
+            Ok(moved) => moved.map(|()| false),
+            Err(_elapsed) => Ok(true),
+        }
+    };
+    tokio::pin!(moving);
+    let mut latencies = Vec::new();
+    let is_capped = if control_period.is_zero() {
+        moving.await?
+    } else {
+        let mut ticks = interval(control_period);
+        let mut calls = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(latency) = calls.next() => latencies.push(latency?),
+                // A call that takes long holds up none of those after it.
+                due = ticks.tick() => calls.push(heartbeat(mover, due)),
+                moved = &mut moving => break moved?,
+            }
+        }
+    };
+    Ok(Transfer {
+        took: start.elapsed(),
+        bytes: done.load(Ordering::Relaxed),
+        is_capped,
+        latencies,
+    })
+}
+
+/// How long a call takes from when it was due.
+async fn heartbeat(mover: &Mover, due: Instant) -> Result<Duration, Error> {
+    mover.heartbeat().await?;
+    Ok(due.elapsed())
+}
+
+const IDLE_CALLS: usize = 20;
