@@ -61,6 +61,7 @@ struct CommandLine {
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Answer> {
     let args: Vec<OsString> = args.into_iter().collect();
     let mut clap = CommandLine::command();
+    let args = complete(&descend(clap.clone(), &args), args);
     clap.try_get_matches_from_mut(args.iter().cloned())
         .and_then(|matches| CommandLine::from_arg_matches(&matches))
         .map(|line| line.command)
@@ -101,6 +102,34 @@ fn descend(mut command: ClapCommand, args: &[OsString]) -> ClapCommand {
         command = next;
     }
     command
+}
+
+/// Completes beginnings that stand for one flag of stock Flower, so that our own flags make none ambiguous.
+fn complete(command: &ClapCommand, args: Vec<OsString>) -> Vec<OsString> {
+    let flags: Vec<_> = command.get_arguments().collect();
+    let completed = args.into_iter().map(|arg| {
+        let given = arg.to_str().and_then(|text| text.strip_prefix("--"));
+        let Some(given) = given else { return arg };
+        let (start, value) = match given.split_once('=') {
+            Some((start, value)) => (start, Some(value)),
+            None => (given, None),
+        };
+        let fitting = |long: &&str| !start.is_empty() && long.starts_with(start);
+        let mut stock = flags
+            .iter()
+            .filter(|flag| flag.get_help_heading() != Some(OURS))
+            .filter_map(|flag| flag.get_long())
+            .filter(fitting);
+        let is_exact = flags.iter().any(|flag| flag.get_long() == Some(start));
+        match (stock.next(), stock.next()) {
+            (Some(long), None) if !is_exact => match value {
+                Some(value) => format!("--{long}={value}").into(),
+                None => format!("--{long}").into(),
+            },
+            _ => arg,
+        }
+    });
+    completed.collect()
 }
 
 /// Says which flags a beginning could stand for; clap calls such a beginning unknown.
@@ -212,6 +241,17 @@ mod tests {
         assert_eq!(
             superlink("--executor x").executor.as_deref(),
             Some("x".as_ref())
+        );
+    }
+
+    #[test]
+    fn flags_of_ours_make_no_beginning_ambiguous() {
+        for flags in ["--con a:1", "--con=a:1", "--control-api-address a:1"] {
+            assert_eq!(superlink(flags).control_address(), "a:1", "{flags}");
+        }
+        assert_eq!(
+            superlink("--hold 3").hold_seconds,
+            Some(std::time::Duration::from_secs(3))
         );
     }
 
