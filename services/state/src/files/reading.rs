@@ -142,5 +142,5 @@ fn note_use(file: &File) {
     let _ = rustix::fs::futimens(file, &times);
 }
 
-/// Bytes that are read at once.
-const PIECE_BYTES: u64 = 512 << 10;
+/// Bytes that are read at once: below the 128 KiB from which on glibc maps a block of its own and gives it back.
+const PIECE_BYTES: u64 = 96 << 10;
