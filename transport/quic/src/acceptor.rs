@@ -47,8 +47,8 @@ impl<P: Protocol> Acceptor<P> {
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
         config.transport_config(Arc::new(options.tuning.transport()));
         let addr = socket.local_addr()?;
-        let reset = endpoint_config(options.restart_secret.as_ref());
-        let (endpoint, socket) = udp::endpoint(reset, Some(config.clone()), socket)?;
+        let ids = endpoint_config(options.restart_secret.as_ref(), addr);
+        let (endpoint, socket) = udp::endpoint(ids, Some(config.clone()), socket)?;
         socket.log(addr, options.tuning.congestion);
         Ok(Self {
             endpoint,
@@ -121,12 +121,16 @@ impl<P: Protocol> Acceptor<P> {
     }
 }
 
-fn endpoint_config(restart_secret: Option<&[u8; 32]>) -> EndpointConfig {
+/// Connection ids and reset tokens that are the same after a restart, and others at each address: one
+/// that did not know a connection of another would give away how to end it (RFC 9000, section 21.11).
+fn endpoint_config(restart_secret: Option<&[u8; 32]>, addr: SocketAddr) -> EndpointConfig {
     let Some(secret) = restart_secret else {
         return EndpointConfig::default();
     };
-    let resets = hmac::Key::new(hmac::HMAC_SHA256, secret);
-    let ids = hmac::sign(&resets, b"connection ids");
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let derive = |what: &str| hmac::sign(&secret, format!("{what} of {addr}").as_bytes());
+    let resets = hmac::Key::new(hmac::HMAC_SHA256, derive("reset tokens").as_ref());
+    let ids = derive("connection ids");
     let ids = ids.as_ref().first_chunk();
     let ids = u64::from_le_bytes(*ids.expect("HMAC-SHA256 has 32 bytes"));
     let mut config = EndpointConfig::new(Arc::new(resets));
