@@ -1,6 +1,7 @@
 //! One call at the end that answers.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,18 +38,16 @@ impl<H> Answering<H> {
         H: Handler<P>,
     {
         let mut outgoing = Outgoing::new(outgoing, self.limits);
-        let over = outgoing.over();
-        let answered = async {
-            // A caller that takes no more is gone.
-            if self.respond(&mut outgoing, incoming).await.is_ok() {
-                outgoing.finish();
-                let _ = outgoing.over().await;
-            }
-        };
-        tokio::select! {
+        let mut over = pin!(outgoing.over());
+        let responded = tokio::select! {
             biased;
-            _ = over => {}
-            () = answered => {}
+            // A caller that takes no more is gone.
+            _ = &mut over => return,
+            responded = self.respond(&mut outgoing, incoming) => responded,
+        };
+        if responded.is_ok() {
+            outgoing.finish();
+            let _ = over.await;
         }
     }
 
@@ -77,7 +76,16 @@ impl<H> Answering<H> {
                     response,
                     tail: follows,
                 };
-                outgoing.write_value(&head).await?;
+                match outgoing.frame(&head) {
+                    Ok(head) => outgoing.write(head).await?,
+                    // The same answer would be as long the next time.
+                    Err(error) => {
+                        let why = format!("the answer cannot be sent: {error}");
+                        let status = Status::new(Code::ResourceExhausted, why);
+                        let head = Answered::<P::Response>::Failed(status);
+                        return outgoing.write_value(&head).await;
+                    }
+                }
                 tail
             }
             Err(status) => {

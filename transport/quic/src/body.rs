@@ -10,14 +10,9 @@ use tokio::time::timeout;
 
 use crate::stream::{Incoming, Outgoing};
 
-/// Why a body did not go out whole.
+/// A body did not go out whole: its source failed, or the peer wants no more of it.
 #[derive(Debug)]
-pub(crate) enum Unsent {
-    /// Its source failed.
-    Broken,
-    /// The peer wants no more of it, or is gone.
-    Unwanted,
-}
+pub(crate) struct Unsent;
 
 /// Sends a body. The stream is not ended.
 pub(crate) async fn send(body: Body, outgoing: &mut Outgoing) -> Result<(), Unsent> {
@@ -26,9 +21,8 @@ pub(crate) async fn send(body: Body, outgoing: &mut Outgoing) -> Result<(), Unse
     }
     let mut body = body.checked();
     while let Some(piece) = body.next().await {
-        let piece = piece.map_err(|_error| Unsent::Broken)?;
-        let written = outgoing.write(piece).await;
-        written.map_err(|_error| Unsent::Unwanted)?;
+        let piece = piece.map_err(|_error| Unsent)?;
+        outgoing.write(piece).await.map_err(|_error| Unsent)?;
     }
     Ok(())
 }

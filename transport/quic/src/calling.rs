@@ -40,7 +40,7 @@ async fn exchange<P: Protocol>(
         body: Follows::body(call.body.as_ref()),
         request: call.request,
     };
-    let head = encode(&asked, limits.value_bytes_max)
+    let head = encode(&asked, limits.write_bytes_max)
         .map_err(|error| Status::new(Code::ResourceExhausted, error.to_string()))?;
     let (outgoing, incoming) = connection.open_bi().await.map_err(|error| lost(&error))?;
     let mut incoming = Incoming::new(incoming, limits);

@@ -19,13 +19,14 @@ use crate::answering::Answering;
 use crate::code::{DRAINED, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
 use crate::head::{Hello, Notice};
 use crate::options::{Options, Shown};
-use crate::stream::{self, Outgoing};
-use crate::tuning::HEAD_BYTES_MAX;
+use crate::stream::{self, Limits, Outgoing};
 
 /// A connection that has begun.
 struct Greeted {
     connection: Connection,
     peer: Arc<Peer>,
+    /// With what the peer's hello says that it reads.
+    limits: Limits,
     notices: Outgoing,
 }
 
@@ -157,7 +158,7 @@ impl<H> Serving<H> {
                 return Err(why);
             }
         };
-        let ours = Hello::of::<P>(HEAD_BYTES_MAX, None);
+        let ours = Hello::of::<P>(tuning.head_bytes_max, None);
         let sent = outgoing.write_value(&ours).await;
         sent.map_err(|error| error.to_string())?;
         slow.keep_open();
@@ -169,6 +170,10 @@ impl<H> Serving<H> {
         Ok(Greeted {
             connection,
             peer: Arc::new(peer),
+            limits: Limits {
+                write_bytes_max: usize::try_from(hello.head_bytes_max).unwrap_or(usize::MAX),
+                ..limits
+            },
             notices: outgoing,
         })
     }
@@ -181,6 +186,7 @@ impl<H> Serving<H> {
         let Greeted {
             connection,
             peer,
+            limits,
             mut notices,
         } = greeted;
         let gone = CancellationToken::new();
@@ -191,7 +197,7 @@ impl<H> Serving<H> {
             admit: Arc::clone(&self.options.admit),
             gone,
             drain: self.drain.clone(),
-            limits: self.options.tuning.limits(),
+            limits,
         });
         let mut calls = JoinSet::new();
         let mut is_draining = false;

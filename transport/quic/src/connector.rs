@@ -14,7 +14,6 @@ use tokio::time::timeout;
 
 use crate::caller::Caller;
 use crate::head::Hello;
-use crate::tuning::HEAD_BYTES_MAX;
 use crate::{ALPN, TRANSPORT, Tuning, code, udp};
 
 /// Where a connector connects to.
@@ -57,7 +56,7 @@ impl<P: Protocol> Connector<P> {
         Ok(Self {
             target,
             config,
-            hello: Hello::of::<P>(HEAD_BYTES_MAX, None),
+            hello: Hello::of::<P>(tuning.head_bytes_max, None),
             tuning: tuning.clone(),
             explain: Arc::new(|_, why| refused(format!("the TLS handshake failed: {why}"))),
             _protocol: PhantomData,

@@ -17,8 +17,10 @@ use crate::head::HELLO_BYTES_MAX;
 /// What a peer may ask of this end's patience and memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// The longest value that is read or written, in bytes.
-    pub(crate) value_bytes_max: usize,
+    /// The longest value that this end reads, in bytes.
+    pub(crate) read_bytes_max: usize,
+    /// The longest value that the peer reads, in bytes.
+    pub(crate) write_bytes_max: usize,
     /// How long a stream may stand still in the middle of a body.
     pub(crate) still_max: Duration,
 }
@@ -27,7 +29,8 @@ impl Limits {
     /// For the first stream.
     pub(crate) fn of_hello(self) -> Self {
         Self {
-            value_bytes_max: HELLO_BYTES_MAX,
+            read_bytes_max: HELLO_BYTES_MAX,
+            write_bytes_max: HELLO_BYTES_MAX,
             ..self
         }
     }
@@ -83,9 +86,14 @@ impl Outgoing {
         Ok(())
     }
 
+    /// A value as it is written.
+    pub(crate) fn frame<T: Serialize>(&self, value: &T) -> Result<Bytes, FrameError> {
+        encode(value, self.limits.write_bytes_max)
+    }
+
     /// Writes a value; one that is too long for the peer breaks the stream.
     pub(crate) async fn write_value<T: Serialize>(&mut self, value: &T) -> Result<(), WriteError> {
-        match encode(value, self.limits.value_bytes_max) {
+        match self.frame(value) {
             Ok(frame) => self.write(frame).await,
             Err(error) => {
                 tracing::warn!(%error, "a value cannot be sent");
@@ -128,7 +136,7 @@ impl Incoming {
     pub(crate) fn new(stream: RecvStream, limits: Limits) -> Self {
         Self {
             stream,
-            decoder: Decoder::new(limits.value_bytes_max),
+            decoder: Decoder::new(limits.read_bytes_max),
             still_max: limits.still_max,
         }
     }

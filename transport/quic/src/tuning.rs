@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::congestion::{ControllerFactory, CubicConfig};
+
 use crate::congestion::LossTolerantConfig;
 use crate::qlog;
 use crate::stream::Limits;
-use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
-use quinn_proto::congestion::{ControllerFactory, CubicConfig};
 
 /// How connections are run. Sizes are in bytes and bound the memory of one connection.
 #[derive(Clone, Debug)]
@@ -27,8 +28,10 @@ pub struct Tuning {
     /// Bytes sent and not acknowledged, of all streams together. When it is full, small calls wait
     /// too, so it holds the windows of the bodies that travel at once, and then some.
     pub send_window: u64,
-    /// Calls under way at once.
+    /// Streams that the peer may have open: its calls under way.
     pub calls_max: u32,
+    /// The longest head of a call or an answer that is read. Answers carry whole app bundles.
+    pub head_bytes_max: usize,
     /// After this much silence the connection is gone.
     pub idle_timeout: Duration,
     /// A sign of life is sent after this much silence, so that middle boxes keep the way open; none
@@ -59,7 +62,8 @@ impl Tuning {
             stream_window: 8 << 20,
             receive_window: 48 << 20,
             send_window: 40 << 20,
-            calls_max: 16,
+            calls_max: 0,
+            head_bytes_max: ANSWER_BYTES_MAX,
             idle_timeout: Duration::from_secs(60),
             keep_alive: Some(Duration::from_secs(15)),
             still_max: Duration::from_secs(120),
@@ -74,6 +78,7 @@ impl Tuning {
             stream_window: 4 << 20,
             receive_window: 24 << 20,
             calls_max: 256,
+            head_bytes_max: CALL_BYTES_MAX,
             // Keeping the way open is for those who may be behind a middle box.
             keep_alive: None,
             ..Self::connecting()
@@ -82,7 +87,9 @@ impl Tuning {
 
     pub(crate) fn limits(&self) -> Limits {
         Limits {
-            value_bytes_max: HEAD_BYTES_MAX,
+            read_bytes_max: self.head_bytes_max,
+            // What an acceptor reads, which a caller asks before it is told.
+            write_bytes_max: CALL_BYTES_MAX,
             still_max: self.still_max,
         }
     }
@@ -138,10 +145,12 @@ impl Congestion {
     }
 }
 
-/// The longest head of a call or an answer.
-pub(crate) const HEAD_BYTES_MAX: usize = 32 << 20;
+/// The longest head of a call: a reply names its objects, with 32 bytes and a little more each.
+const CALL_BYTES_MAX: usize = 32 << 20;
+/// The longest head of an answer: as long as a message of gRPC.
+const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 /// The assumed round trip of a link nothing is known of: a lost first packet then costs 0.3 s and not
 /// 1 s.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// The payload of UDP in an Ethernet frame, with IPv4.
-const MTU_MAX: u16 = 1472;
+pub(crate) const MTU_MAX: u16 = 1472;

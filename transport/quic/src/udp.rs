@@ -8,7 +8,7 @@ use quinn::{Endpoint, EndpointConfig, Runtime as _, ServerConfig, TokioRuntime};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tracing::{info, warn};
 
-use crate::tuning::Congestion;
+use crate::tuning::{Congestion, MTU_MAX};
 
 /// Binds a socket and asks for buffers of [`BUFFER_BYTES`].
 ///
@@ -67,7 +67,7 @@ impl Facts {
             segments,
         } = *self;
         info!(
-            %address, %congestion, receive_buffer_bytes, send_buffer_bytes, segments,
+            %address, %congestion, mtu_max = MTU_MAX, receive_buffer_bytes, send_buffer_bytes, segments,
             "QUIC"
         );
         if receive_buffer_bytes < BUFFER_BYTES {

@@ -217,6 +217,26 @@ async fn calls_of_nonsense_are_answered_and_harm_no_other() {
 }
 
 #[tokio::test]
+async fn what_is_too_long_is_refused_and_not_tried_again() {
+    let world = World::new().await;
+    let echo = |bytes| Call::new(Ask::Echo("x".repeat(bytes)), Instant::now() + SOON);
+    let refused = world.good.call(echo(40 << 20)).await.unwrap_err();
+    assert_eq!(refused.code, Code::ResourceExhausted, "{refused}");
+    let tuning = Tuning {
+        head_bytes_max: 1000,
+        ..Tuning::connecting()
+    };
+    let tls = Site::get().anonymous();
+    let connector = Connector::<Toy>::new(world.target.clone(), &tls, &tuning).unwrap();
+    let caller = connector.connect().await.unwrap();
+    let refused = caller.call(echo(2000)).await.unwrap_err();
+    assert_eq!(refused.code, Code::ResourceExhausted, "{refused}");
+    assert!(refused.message.contains("1000 are the limit"), "{refused}");
+    caller.call(echo(900)).await.unwrap();
+    world.still_answers().await;
+}
+
+#[tokio::test]
 async fn a_body_that_stands_still_is_given_up() {
     let world = World::with(Options {
         tuning: Tuning {
