@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, hash_map};
 use flwr_api::ObjectId;
 
 use super::Totals;
+use super::check::Checksum;
 use crate::error::Limit;
 
 pub(super) struct Index {
@@ -36,6 +37,7 @@ struct Entry {
     len: u64,
     arrived: Moment,
     used: Moment,
+    checksum: Option<Checksum>,
 }
 
 /// An object that was found.
@@ -44,6 +46,8 @@ pub(super) struct Found {
     pub(super) len: u64,
     /// Tells this object from one that comes later under the same id.
     pub(super) arrived: Moment,
+    /// What its bytes come to, if this process has seen them fit the id.
+    pub(super) checksum: Option<Checksum>,
 }
 
 /// What to do for room.
@@ -111,11 +115,21 @@ impl Index {
         Some(Found {
             len: entry.len,
             arrived: entry.arrived,
+            checksum: entry.checksum,
         })
     }
 
+    /// Notes what the bytes of an object come to that fit its id.
+    pub(super) fn vouch(&mut self, id: ObjectId, arrived: Moment, checksum: Checksum) {
+        if let Some(entry) = self.objects.get_mut(&id)
+            && entry.arrived == arrived
+        {
+            entry.checksum = Some(checksum);
+        }
+    }
+
     /// Adds an object that has arrived; false if it is here already.
-    pub(super) fn insert(&mut self, id: ObjectId, len: u64) -> bool {
+    pub(super) fn insert(&mut self, id: ObjectId, len: u64, checksum: Option<Checksum>) -> bool {
         self.now += 1;
         let hash_map::Entry::Vacant(place) = self.objects.entry(id) else {
             return false;
@@ -124,6 +138,7 @@ impl Index {
             len,
             arrived: self.now,
             used: self.now,
+            checksum,
         });
         self.bytes += len;
         if !self.pins.contains_key(&id) {
@@ -189,7 +204,7 @@ impl Index {
     /// A file could not be removed.
     pub(super) fn back(&mut self, id: ObjectId, len: u64) {
         self.leaving -= len;
-        self.insert(id, len);
+        self.insert(id, len, None);
     }
 
     /// Reserves bytes if there is room for them.

@@ -2,12 +2,13 @@
 //!
 //! An object is in `objects/ab/abcdef..`, named by its id in hexadecimal digits, or it is not there:
 //! bytes go to `tmp/` first, are hashed on the way, and get their name when all of them are right.
-//! They are hashed again on the way out. At no time is more than a few megabytes of an object in
+//! They are checked again on the way out ([`check`]). At no time is more than a few megabytes of an object in
 //! memory.
 //!
 //! Whoever needs objects pins them. What is not pinned stays as a cache, and goes when room is
 //! needed, the least recently used first.
 
+mod check;
 mod folder;
 mod index;
 mod opening;

@@ -25,7 +25,7 @@ pub(super) fn open(path: &Path, config: Config) -> StoreResult<Folder> {
     let contents = scan(&path.join(OBJECTS))?;
     let mut index = Index::new(config.quota_bytes);
     for object in contents.objects {
-        index.insert(object.id, object.len);
+        index.insert(object.id, object.len, None);
     }
     let folder = Folder::new(path.to_path_buf(), config, index, lock);
     // The quota may be smaller than it was.

@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use flwr_api::ObjectId;
 use flwr_transport::{Body, BodyError};
@@ -13,6 +12,7 @@ use futures_util::stream;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use super::Pin;
+use super::check::Check;
 use super::folder::Folder;
 use super::index::Moment;
 use crate::disk::{blocking, failed};
@@ -25,7 +25,7 @@ pub(super) struct Reading {
     arrived: Moment,
     path: PathBuf,
     file: File,
-    digest: Context,
+    check: Check,
     left: u64,
     _pin: Pin,
 }
@@ -73,7 +73,9 @@ impl Reading {
                 arrived: found.arrived,
                 path,
                 file,
-                digest: Context::new(&SHA256),
+                check: found
+                    .checksum
+                    .map_or_else(|| Check::id(id), Check::checksum),
                 left: len,
                 _pin: pin,
             })),
@@ -105,15 +107,23 @@ impl Reading {
             tracing::error!(path = %self.path.display(), %error, "object cannot be read");
             Broken
         })?;
-        self.digest.update(&piece);
+        self.check.update(&piece);
         self.left -= wanted;
         let is_short = (piece.len() as u64) < wanted;
-        if is_short || (self.left == 0 && self.digest.clone().finish().as_ref() != self.id.0) {
-            tracing::error!(path = %self.path.display(), "object is damaged and removed");
-            self.folder.remove_damaged(self.id, self.arrived);
-            return Err(Broken);
+        if is_short {
+            return Err(self.damaged());
+        }
+        if self.left == 0 {
+            let checksum = self.check.finish().ok_or_else(|| self.damaged())?;
+            self.folder.index().vouch(self.id, self.arrived, checksum);
         }
         Ok(piece.into())
+    }
+
+    fn damaged(&self) -> Broken {
+        tracing::error!(path = %self.path.display(), "object is damaged and removed");
+        self.folder.remove_damaged(self.id, self.arrived);
+        Broken
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use flwr_api::ObjectId;
 use flwr_api::object::HeadCheck;
@@ -10,6 +9,7 @@ use flwr_transport::{Body, BodyError};
 use tokio::runtime::Handle;
 
 use super::PutFile;
+use super::check::Check;
 use super::folder::Folder;
 use super::index::Index;
 use crate::disk::{Temporary, create_folder, sync_folder};
@@ -21,7 +21,7 @@ pub(super) struct Incoming {
     id: ObjectId,
     announced: Option<u64>,
     len: u64,
-    digest: Context,
+    check: Check,
     head: HeadCheck,
     on_disk: Option<OnDisk>,
 }
@@ -57,7 +57,7 @@ impl Incoming {
             id,
             announced,
             len: 0,
-            digest: Context::new(&SHA256),
+            check: Check::id(id),
             head: HeadCheck::new(),
             on_disk: None,
         })
@@ -96,7 +96,7 @@ impl Incoming {
             self.head.push(piece);
             // Small enough to be in the processor's cache from hashing when it is copied.
             for slice in piece.chunks(SLICE_BYTES) {
-                self.digest.update(slice);
+                self.check.update(slice);
                 on_disk.file.write(slice)?;
             }
         }
@@ -109,9 +109,9 @@ impl Incoming {
         let Some(on_disk) = self.on_disk.take() else {
             return Ok(PutFile::WrongHash);
         };
-        if self.digest.clone().finish().as_ref() != self.id.0 {
+        let Some(checksum) = self.check.finish() else {
             return Ok(PutFile::WrongHash);
-        }
+        };
         if let Err(why) = self.head.finish(self.len) {
             return Ok(PutFile::Malformed(why));
         }
@@ -126,7 +126,7 @@ impl Incoming {
         self.name(file)?;
         let mut index = self.folder.index();
         room.end(&mut index);
-        index.insert(self.id, self.len);
+        index.insert(self.id, self.len, Some(checksum));
         Ok(PutFile::Stored)
     }
 
