@@ -318,6 +318,18 @@ class Run:
         assert status == "finished:completed", f"{status} {self.details}\n{self.log()}"
         return self
 
+    def check_round(self, replies: int = 1, timeout: float = 120) -> None:
+        """Waits for a run of one round and compares what was sent, seen, returned and received."""
+        self.wait_completed(timeout)
+        (sent,) = self.events("round")
+        received = self.events("reply")
+        assert len(received) == replies
+        for reply in received:
+            assert reply["code"] is None, reply
+            assert reply["saw"]["bytes"] == sent["bytes"]
+            assert reply["saw"]["checksum"] == sent["checksum"]
+            assert reply["saw"]["returned"] == reply["checksum"]
+
     def log(self, seconds: float = 2.0) -> str:
         """Everything the ServerApp has logged so far."""
         parts = []

@@ -46,7 +46,7 @@ def test_a_round_in_every_isolation(
         node_isolation=supernode,
         nodes=1,
     ) as federation:
-        _one_round(federation)
+        federation.app("probe").start(arrays=3).check_round()
 
 
 @pytest.mark.hardening
@@ -67,9 +67,9 @@ def test_a_round_beside_an_appio_api_with_tls(
             # The stock SuperExec that the federation started cannot speak TLS.
             home = federation.link.home
             with superexec("serverapp", plaintext, tmp_path, home, name="plain-superexec"):
-                _one_round(federation)
+                federation.app("probe").start(arrays=3).check_round()
         else:
-            _one_round(federation)
+            federation.app("probe").start(arrays=3).check_round()
 
 
 def test_a_round_through_the_grpc_adapter(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_round_through_the_grpc_adapter(tmp_path: Path) -> None:
         superlink_args=["--fleet-api-type", "grpc-adapter"],
         node_args=["--grpc-adapter"],
     ) as federation:
-        _one_round(federation)
+        federation.app("probe").start(arrays=3).check_round()
 
 
 @pytest.mark.hardening
@@ -94,7 +94,7 @@ def test_a_round_through_the_grpc_adapter_with_our_supernode(
         node_args=["--grpc-adapter"],
         cast=Cast(superlink, OURS),
     ) as federation:
-        _one_round(federation)
+        federation.app("probe").start(arrays=3).check_round()
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -108,7 +108,7 @@ def test_a_round_through_rest(tmp_path: Path, certificates: Certificates, tls: b
     scheme = "https" if tls else "http"
     federation.node_args = ["--rest", "--superlink", f"{scheme}://{federation.link.fleet}"]
     with federation:
-        _one_round(federation)
+        federation.app("probe").start(arrays=3).check_round()
 
 
 @pytest.mark.hardening
@@ -129,7 +129,7 @@ def test_a_round_through_rest_with_our_supernode(
     scheme = "https" if tls else "http"
     federation.node_args = ["--rest", "--superlink", f"{scheme}://{federation.link.fleet}"]
     with federation:
-        _one_round(federation)
+        federation.app("probe").start(arrays=3).check_round()
 
 
 @pytest.mark.hardening
@@ -144,7 +144,7 @@ def test_our_supernode_on_rest_outlives_its_superlink(tmp_path: Path) -> None:
         federation.link.process.kill()
         federation.link.restart()
         # At its next heartbeat, it learns that it is forgotten.
-        _one_round(federation)
+        federation.app("probe").start(arrays=3).check_round()
         assert node.log.count("joined the SuperLink") == 2
         assert node.terminate() == 0
 
@@ -159,15 +159,6 @@ def test_a_supernode_that_distrusts_the_certificate_stays_out(
         node.wait_log("Giving up reconnection")
         node.wait_log("handshake failed|CERTIFICATE_VERIFY_FAILED")
     assert len(_online(shared)) == 2
-
-
-def _one_round(federation: Federation) -> None:
-    app = federation.app("probe")
-    run = app.start(arrays=3).wait_completed()
-    (sent,) = run.events("round")
-    (reply,) = run.events("reply")
-    assert reply["code"] is None
-    assert reply["checksum"] == reply["saw"]["checksum"] == sent["checksum"]
 
 
 def _online(federation: Federation) -> list[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from federation import Cast, Federation, Run, SuperNode, superexec
+from federation import Cast, Federation, SuperNode, superexec
 from harness import OURS, STOCK, AppIoTls, Certificates, binary, make_appio_tls, make_certificates
 from wires import UdpWire
 
@@ -25,18 +25,6 @@ def federation(directory: Path, tls: Certificates, **options: object) -> Federat
     """Ours throughout, over QUIC unless told otherwise."""
     defaults = {"cast": Cast(OURS, OURS), "transport": "quic", "node_args": QUIC, "nodes": 1}
     return Federation(directory, tls=tls, **{**defaults, **options})  # type: ignore[arg-type]
-
-
-def check(run: Run, replies: int = 1, timeout: float = 120) -> None:
-    """Waits for a run of one round and compares what was sent, seen, returned and received."""
-    run.wait_completed(timeout)
-    (sent,) = run.events("round")
-    received = run.events("reply")
-    assert len(received) == replies
-    for reply in received:
-        assert reply["code"] is None, reply
-        assert reply["saw"]["checksum"] == sent["checksum"]
-        assert reply["saw"]["returned"] == reply["checksum"]
 
 
 @pytest.mark.parametrize("isolation", ["subprocess", "process"])
@@ -59,7 +47,7 @@ def test_nodes_of_both_transports_in_one_federation(
     with federation(tmp_path, certificates, transport="grpc,quic") as site:
         site.node_args = []
         site.add_node("stock", kind=STOCK)
-        check(site.app("probe").start(nodes=2, arrays=3), replies=2)
+        site.app("probe").start(nodes=2, arrays=3).check_round(replies=2)
 
 
 def test_a_superexec_comes_by_quic(tmp_path: Path, certificates: Certificates) -> None:
@@ -71,7 +59,7 @@ def test_a_superexec_comes_by_quic(tmp_path: Path, certificates: Certificates) -
         with superexec(
             "serverapp", site.link.serverappio, tmp_path, site.link.home, "by-quic", OURS, appio, by_quic
         ):
-            check(site.app("probe").start(arrays=3))
+            site.app("probe").start(arrays=3).check_round()
 
 
 def test_a_wrong_join_secret_is_explained(tmp_path: Path, certificates: Certificates) -> None:
@@ -103,7 +91,7 @@ def test_only_keys_of_the_list_get_in(tmp_path: Path, certificates: Certificates
         assert stranger.wait(20) == 1
         site.nodes.remove(stranger)
         site.add_node("known", args=keys["known"])
-        check(site.app("probe").start())
+        site.app("probe").start().check_round()
 
 
 def test_a_wrong_ca_is_explained(tmp_path: Path, certificates: Certificates) -> None:
@@ -125,7 +113,7 @@ def test_a_restarted_superlink_is_noticed_without_a_timeout(
         site.link.restart()
         # At its next sign of life, which is due within 15 s; it would time out after 60 s.
         node.wait_log("joining again", timeout=25)
-        check(site.app("probe").start())
+        site.app("probe").start().check_round()
 
 
 def test_a_middle_box_that_forgets_is_not_noticed(
@@ -154,7 +142,7 @@ def test_connections_are_traced_on_request(tmp_path: Path, certificates: Certifi
         superlink_args=["--qlog-dir", folders["link"]],
         node_args=[*QUIC, "--qlog-dir", folders["node"]],
     ) as site:
-        check(site.app("probe").start(arrays=3))
+        site.app("probe").start(arrays=3).check_round()
     for folder in folders.values():
         (trace,) = folder.iterdir()
         # JSON-SEQ: a record separator before each record (RFC 7464).
@@ -167,13 +155,13 @@ def test_auto_takes_quic_where_it_gets_through(
 ) -> None:
     auto = ["--transport", "auto"]
     with federation(tmp_path, certificates, node_args=auto) as site:
-        check(site.app("probe").start())
+        site.app("probe").start().check_round()
 
 
 def test_auto_does_without_quic(tmp_path: Path, certificates: Certificates) -> None:
     auto = ["--transport", "auto"]
     with federation(tmp_path, certificates, transport="grpc", node_args=auto) as site:
-        check(site.app("probe").start())
+        site.app("probe").start().check_round()
         site.nodes[0].wait_log("does not get through: going on over grpc")
 
 
@@ -188,4 +176,4 @@ def test_auto_does_without_quic(tmp_path: Path, certificates: Certificates) -> N
 )
 def test_volume(tmp_path: Path, certificates: Certificates, config: dict[str, int]) -> None:
     with federation(tmp_path, certificates) as site:
-        check(site.app("probe").start(**config), timeout=600)
+        site.app("probe").start(**config).check_round(timeout=600)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from federation import Federation, Run
+from federation import Federation
 from harness import Certificates
 
 GIGABYTE = 1_000_000_000
@@ -23,20 +23,20 @@ ATTEMPTS_MAX = 6
 
 def test_an_array_of_several_chunks_and_an_empty_one(shared: Federation) -> None:
     app = shared.app("probe")
-    _check(app.start(nodes=2, array_bytes=2 * 20_971_520 + 1), replies=2)
-    _check(app.start(nodes=2, array_bytes=0), replies=2)
+    app.start(nodes=2, array_bytes=2 * 20_971_520 + 1).check_round(replies=2)
+    app.start(nodes=2, array_bytes=0).check_round(replies=2)
 
 
 def test_a_thousand_small_arrays(shared: Federation) -> None:
     config: dict[str, Any] = {"arrays": 1_000, "array_bytes": 64, "reply_arrays": 30}
-    _check(shared.app("probe").start(nodes=2, **config), replies=2)
+    shared.app("probe").start(nodes=2, **config).check_round(replies=2)
 
 
 @pytest.mark.slow
 def test_a_gigabyte_there_and_back(tmp_path: Path, certificates: Certificates) -> None:
     with Federation(tmp_path, tls=certificates, nodes=1) as federation:
         run = federation.app("probe").start(arrays=10, array_bytes=GIGABYTE // 10)
-        _check(run, replies=1, timeout=600)
+        run.check_round(timeout=600)
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_ten_thousand_small_arrays_there_and_back(
             node = federation.add_node(f"supernode-{attempt}")
             run = app.start(arrays=10_000, array_bytes=64)
             try:
-                return _check(run, replies=1, timeout=300)
+                return run.check_round(timeout=300)
             except AssertionError:
                 if STOCK_RACE not in node.log or attempt + 1 == ATTEMPTS_MAX:
                     raise
@@ -58,15 +58,3 @@ def test_ten_thousand_small_arrays_there_and_back(
             node.close()
     return None
 
-
-def _check(run: Run, replies: int, timeout: float = 120) -> None:
-    """Waits for a run of one round and compares what was sent, seen, returned and received."""
-    run.wait_completed(timeout)
-    (sent,) = run.events("round")
-    received = run.events("reply")
-    assert len(received) == replies
-    for reply in received:
-        assert reply["code"] is None, reply
-        assert reply["saw"]["bytes"] == sent["bytes"]
-        assert reply["saw"]["checksum"] == sent["checksum"]
-        assert reply["saw"]["returned"] == reply["checksum"]
