@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from fedbench.flags import names, positive
+
 ROOT = Path(__file__).resolve().parents[1]
 SUPERLINK = ("pull", "heartbeat", "bytes", "memory", "round")
 """Figures of the SuperLink, with stock SuperNodes and clients around it."""
@@ -117,18 +119,18 @@ def parse(arguments):
     add = parser.add_argument
     help_only = f"comma-separated: {','.join(FIGURES)}; `superlink` and `nodes` stand for their groups (superlink)"
     add("--only", type=_figures, default=list(SUPERLINK), metavar="LIST", help=help_only)
-    add("--repeats", type=_positive, metavar="N", help="fresh pairs of servers for each figure (3; quick 1)")
-    add("--calls", type=_positive, metavar="N", help="calls a sample, for pull and heartbeat (2000; quick 1000)")
+    add("--repeats", type=positive, metavar="N", help="fresh pairs of servers for each figure (3; quick 1)")
+    add("--calls", type=positive, metavar="N", help="calls a sample, for pull and heartbeat (2000; quick 1000)")
     add("--calls-tls", action=argparse.BooleanOptionalAction, default=True, help="pull and heartbeat over TLS")
-    add("--model-mb", type=_positive, default=420, metavar="MB", help="size of the model in a transfer round")
-    add("--rounds", type=_positive, metavar="N", help="rounds of a run, for round (10; quick 4)")
-    add("--round-repeats", type=_positive, metavar="N", help="fresh pairs of servers for round (2; quick 1)")
+    add("--model-mb", type=positive, default=420, metavar="MB", help="size of the model in a transfer round")
+    add("--rounds", type=positive, metavar="N", help="rounds of a run, for round (10; quick 4)")
+    add("--round-repeats", type=positive, metavar="N", help="fresh pairs of servers for round (2; quick 1)")
     add("--subject", type=Path, default=ROOT / "target" / "release" / "flwr-quic", help="the program to measure")
     add("--self-comparison", action="store_true", help="stock against stock: shows the noise of the method")
     add("--quick", action="store_true", help="fewer samples, under 3 minutes on an idle machine")
     add("--check", action="store_true", help="exit with status 1 if a target is missed")
     add("--json", type=Path, metavar="FILE", help="also write every sample to FILE")
-    add("--time-limit", type=_positive, default=TIME_LIMIT_S, metavar="S", help="give up after S seconds")
+    add("--time-limit", type=positive, default=TIME_LIMIT_S, metavar="S", help="give up after S seconds")
     options = parser.parse_args(arguments)
     defaults = {"repeats": (3, 1), "calls": (2000, 1000), "rounds": (10, 4), "round_repeats": (2, 1)}
     for name, (full, quick) in defaults.items():
@@ -142,19 +144,11 @@ def parse(arguments):
 
 def _figures(text):
     groups = {"superlink": SUPERLINK, "nodes": NODES}
-    asked = [name.strip() for name in text.split(",") if name.strip()]
-    names = [name for one in asked for name in groups.get(one, (one,))]
-    for name in names:
+    found = [name for one in names(text) for name in groups.get(one, (one,))]
+    for name in found:
         if name not in FIGURES:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FIGURES)}")
-    return names
-
-
-def _positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    return found
 
 
 def _time_is_up(*_):

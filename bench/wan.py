@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from fedbench import linkreport, linkrun, machine
+from fedbench.flags import names, positive
 from fedbench.wan import Link, Unable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -148,11 +149,11 @@ def parse(arguments):
     """The options; `--quick` only changes defaults."""
     parser = argparse.ArgumentParser(prog="wan.sh", description=__doc__)
     add = parser.add_argument
-    add("--profiles", type=_names, metavar="LIST", help="links, with commas between them (all of `flwr-emu profiles`)")
+    add("--profiles", type=names, metavar="LIST", help="links, with commas between them (all of `flwr-emu profiles`)")
     add("--transports", type=_transports, default=TRANSPORTS, metavar="LIST", help=f"({TRANSPORTS}); quic-cubic, too")
     add("--directions", type=_directions, metavar="LIST", help="(up,down)")
-    add("--seeds", type=_positive, metavar="N", help="runs of each kind, with the seeds from 1 on (5; quick 3)")
-    add("--megabytes", type=_positive, metavar="MB", help="moved in a run (about six seconds at the rate of the link)")
+    add("--seeds", type=positive, metavar="N", help="runs of each kind, with the seeds from 1 on (5; quick 3)")
+    add("--megabytes", type=positive, metavar="MB", help="moved in a run (about six seconds at the rate of the link)")
     add("--quick", action="store_true", help=f"{QUICK_PROFILES}, up only, {QUICK_MEGABYTES} MB, 3 seeds")
     add("--control", action="store_true", help="instead: small calls beside a large upload")
     add("--ttfb", action="store_true", help="instead: time to the first answer of a new connection")
@@ -163,7 +164,7 @@ def parse(arguments):
     options = parser.parse_args(arguments)
     options.emulator, options.link = program("FLWR_EMU_BIN", "flwr-emu"), program("FLWR_LINK_BIN", "flwr-link")
     quick = options.quick
-    options.profiles = options.profiles or (_names(QUICK_PROFILES) if quick else None)
+    options.profiles = options.profiles or (names(QUICK_PROFILES) if quick else None)
     options.directions = options.directions or (["up"] if quick else ["up", "down"])
     options.megabytes = options.megabytes or (QUICK_MEGABYTES if quick else None)
     options.seeds = range(1, 1 + (options.seeds or (3 if quick else 5)))
@@ -181,29 +182,18 @@ def program(variable, name):
     return os.environ.get(variable) or str(ROOT / "target" / "release" / name)
 
 
-def _names(text):
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _transports(text):
     try:
-        return [linkrun.Transport.parse(label) for label in _names(text)]
+        return [linkrun.Transport.parse(label) for label in names(text)]
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _directions(text):
-    names = _names(text)
-    if not names or set(names) - {"up", "down"}:
+    directions = names(text)
+    if not directions or set(directions) - {"up", "down"}:
         raise argparse.ArgumentTypeError(f"{text!r} is not up, down or both")
-    return names
-
-
-def _positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    return directions
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 from fedbench import rounds
+from fedbench.flags import names, positive, seconds
 from fedbench.processes import Children
 from fedbench.servers import Kind, Server, environment
 from fedbench.tls import make_certificates
@@ -131,12 +132,12 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--profile", default="wan-50-0.5")
-    add("--megabytes", type=int, default=100, metavar="MB", help="size of the model (100)")
-    add("--seeds", type=int, default=3, metavar="N", help="links for each contestant (3)")
-    add("--contestants", type=lambda text: text.split(","), default=list(CONTESTANTS), metavar="LIST")
-    add("--readdress", type=lambda text: [float(part) for part in text.split(",")], default=[], metavar="S,...",
+    add("--megabytes", type=positive, default=100, metavar="MB", help="size of the model (100)")
+    add("--seeds", type=positive, default=3, metavar="N", help="links for each contestant (3)")
+    add("--contestants", type=names, default=list(CONTESTANTS), metavar="LIST")
+    add("--readdress", type=seconds, default=[], metavar="S,...",
         help="give the nodes another address so many seconds after the start (never)")
-    add("--seconds-max", type=int, default=1200, metavar="S", help="give up on a round after about as long")
+    add("--seconds-max", type=positive, default=1200, metavar="S", help="give up on a round after about as long")
     add("--subject", type=Path, default=ROOT / "target" / "release" / "flwr-quic")
     add("--emulator", type=Path, default=ROOT / "target" / "release" / "flwr-emu")
     add("--json", type=Path, metavar="FILE")
