@@ -47,15 +47,15 @@ def targets(cells, cpus):
         is_lan = profile == "lan"
         goal = LAN_GOAL if is_lan and cpus >= LAN_CPUS else GOALS.get(profile)
         if goal:
-            rows.append(_at_least(f"{where}: {name} / link", goal, share))
+            rows.append(at_least(f"{where}: {name} / link", goal, share))
         loss = cell["loss_percent"]
-        rows.append(_at_most(f"{where}: {name} sent / useful", SENT_RATIO + loss / 100, cell["sent_ratio"]["median"]))
+        rows.append(at_most(f"{where}: {name} sent / useful", SENT_RATIO + loss / 100, cell["sent_ratio"]["median"]))
         bbr = found.get((profile, direction, "grpc-bbr"))
         if bbr and not is_lan:
-            rows.append(_at_least(f"{where}: {name} / grpc-bbr", OF_BBR, share / bbr["goodput_share"]["median"]))
+            rows.append(at_least(f"{where}: {name} / grpc-bbr", OF_BBR, share / bbr["goodput_share"]["median"]))
         cubic = found.get((profile, direction, "grpc-cubic"))
         if cubic and loss >= CUBIC_LOSS_PERCENT:
-            rows.append(_at_least(f"{where}: {name} / grpc-cubic", OF_CUBIC, share / cubic["goodput_share"]["median"]))
+            rows.append(at_least(f"{where}: {name} / grpc-cubic", OF_CUBIC, share / cubic["goodput_share"]["median"]))
     return rows
 
 
@@ -66,10 +66,10 @@ def control_targets(samples):
         if not name.startswith("quic"):
             continue
         queue_ms = samples[0]["asked"]["rtt_ms"]
-        rows.append(_at_most(f"{name}: added p99 / queue delay", CONTROL_QUEUES, statistics.median(many) / queue_ms))
+        rows.append(at_most(f"{name}: added p99 / queue delay", CONTROL_QUEUES, statistics.median(many) / queue_ms))
         for other in (other for other in added if other.startswith("grpc")):
             ratio = statistics.median(many) / statistics.median(added[other])
-            rows.append(_at_most(f"{name}: added p99 / {other}", CONTROL_OF_GRPC, ratio))
+            rows.append(at_most(f"{name}: added p99 / {other}", CONTROL_OF_GRPC, ratio))
     return rows
 
 
@@ -80,7 +80,7 @@ def ttfb_targets(samples):
         goal = goals.get(name.partition("-")[0])
         if goal:
             median = statistics.median(one["client"]["ttfb_ms"] for one in many)
-            rows.append(_at_most(f"{name}: first answer / round trip", goal, median / many[0]["asked"]["rtt_ms"]))
+            rows.append(at_most(f"{name}: first answer / round trip", goal, median / many[0]["asked"]["rtt_ms"]))
     return rows
 
 
@@ -101,8 +101,8 @@ def control_table(samples):
     rows = [("transport", "Mbit/s", "idle p50 ms", "idle p99", "loaded p50 ms", "loaded p99", "loaded max")]
     for name, many in _by_transport(samples).items():
         controls = [one["client"]["control"] for one in many]
-        figures = (spread(_spread([control[when][what] for control in controls]), 1) for when, what in CONTROL_FIGURES)
-        rows.append((name, spread(_spread([one["client"]["goodput_mbit"] for one in many]), 0), *figures))
+        figures = (spread(summary([control[when][what] for control in controls]), 1) for when, what in CONTROL_FIGURES)
+        rows.append((name, spread(summary([one["client"]["goodput_mbit"] for one in many]), 0), *figures))
     queue_ms = samples[0]["asked"]["rtt_ms"]
     return f"{markdown(rows)}\n\nThe queue of one product of rate and round trip takes {queue_ms:g} ms to pass."
 
@@ -111,7 +111,7 @@ def ttfb_table(samples):
     """Markdown."""
     rows = [("transport", "first answer ms", "round trips", "runs")]
     for name, many in _by_transport(samples).items():
-        times = _spread([one["client"]["ttfb_ms"] for one in many])
+        times = summary([one["client"]["ttfb_ms"] for one in many])
         rows.append((name, spread(times, 1), f"{times['median'] / many[0]['asked']['rtt_ms']:.2f}", str(len(many))))
     return markdown(rows)
 
@@ -143,7 +143,7 @@ def _cell(profile, direction, transport, many):
     cell["loss_percent"] = many[0]["asked"]["loss_percent"]
     cell["capped"] = sum(one["capped"] for one in many)
     cell["faulty"] = sum(bool(one["faults"]) for one in many)
-    cell.update({name: _spread([one[name] for one in many]) for name in FIGURES})
+    cell.update({name: summary([one[name] for one in many]) for name in FIGURES})
     return cell
 
 
@@ -162,13 +162,16 @@ def _by_transport(samples):
     return result
 
 
-def _spread(values):
+def summary(values):
+    """Median, least and most."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def _at_least(row, goal, measured):
+def at_least(row, goal, measured):
+    """A target that is met from `goal` on."""
     return {"row": row, "goal": f">= {goal:g}", "measured": measured, "met": measured >= goal}
 
 
-def _at_most(row, goal, measured):
+def at_most(row, goal, measured):
+    """A target that is met up to `goal`."""
     return {"row": row, "goal": f"<= {goal:g}", "measured": measured, "met": measured <= goal}

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod handler;
+mod idle;
 mod latency;
 mod mover;
 mod plain;
@@ -39,6 +40,8 @@ enum Command {
     },
     /// Answer until SIGTERM comes or stdin closes
     Serve(serve::Options),
+    /// Hold connections on which nothing happens until stdin closes
+    Idle(idle::Options),
     /// Move objects and report
     Run(run::Options),
 }
@@ -48,6 +51,7 @@ async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Certs { directory } => certificates::make(&directory),
         Command::Serve(options) => serve::serve(&options).await,
+        Command::Idle(options) => idle::idle(&options).await,
         Command::Run(options) => run::run(&options).await,
     };
     match result {

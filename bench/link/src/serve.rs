@@ -84,6 +84,8 @@ async fn begin(options: &Options, moved: &Arc<Moved>) -> Result<(SocketAddr, Ser
     Ok(match options.transport {
         Transport::Quic => {
             let quic = QuicOptions {
+                // All of them come from one address.
+                per_address_max: usize::MAX,
                 tuning: transport::with(Tuning::accepting(), options.congestion),
                 ..QuicOptions::default()
             };
@@ -117,7 +119,7 @@ async fn begin(options: &Options, moved: &Arc<Moved>) -> Result<(SocketAddr, Ser
 }
 
 /// A thread of its own waits, which nobody has to end.
-async fn end_of_stdin() {
+pub(crate) async fn end_of_stdin() {
     let (ended, end) = oneshot::channel();
     std::thread::spawn(move || {
         let mut stdin = io::stdin().lock();
