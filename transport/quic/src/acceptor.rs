@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::code::CLOSED;
 use crate::connection::Serving;
 use crate::options::Options;
+use crate::tuning::{MTU_ETHERNET, MTU_JUMBO};
 use crate::{ALPN, udp};
 
 /// Serves one address.
@@ -45,11 +46,11 @@ impl<P: Protocol> Acceptor<P> {
         tls.max_early_data_size = 0;
         let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::new(options.tuning.transport()));
+        config.transport_config(Arc::new(options.tuning.transport(MTU_ETHERNET)));
         let addr = socket.local_addr()?;
         let ids = endpoint_config(options.restart_secret.as_ref(), addr);
         let (endpoint, socket) = udp::endpoint(ids, Some(config.clone()), socket)?;
-        socket.log(addr, options.tuning.congestion);
+        socket.log(addr, options.tuning.congestion, MTU_JUMBO);
         Ok(Self {
             endpoint,
             addr,

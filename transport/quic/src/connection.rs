@@ -14,12 +14,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::TRANSPORT;
 use crate::answering::Answering;
 use crate::code::{DRAINED, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
 use crate::head::{Hello, Notice};
 use crate::options::{Options, Shown};
 use crate::stream::{self, Limits, Outgoing};
+use crate::tuning::MTU_JUMBO;
+use crate::{TRANSPORT, udp};
 
 /// A connection that has begun.
 struct Greeted {
@@ -40,6 +41,8 @@ pub(crate) struct Serving<H> {
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
     options: Options,
     config: ServerConfig,
+    /// For links with large frames.
+    jumbo: Arc<ServerConfig>,
 }
 
 /// A connection that there is room for.
@@ -55,7 +58,10 @@ impl<H> Serving<H> {
         options: Options,
         config: ServerConfig,
     ) -> Self {
+        let mut jumbo = config.clone();
+        jumbo.transport_config(Arc::new(options.tuning.transport(MTU_JUMBO)));
         Self {
+            jumbo: Arc::new(jumbo),
             handler,
             drain,
             under_way: Arc::default(),
@@ -119,12 +125,15 @@ impl<H> Serving<H> {
     async fn greet<P: Protocol>(&self, incoming: Incoming) -> Result<Greeted, String> {
         let tuning = &self.options.tuning;
         let limits = tuning.limits();
-        let connecting = match tuning.traced(incoming.remote_address()) {
+        let peer = incoming.remote_address();
+        let mtu = udp::mtu(peer);
+        let connecting = match tuning.traced(peer, mtu) {
             Some(traced) => {
                 let mut config = self.config.clone();
                 config.transport_config(traced);
                 incoming.accept_with(Arc::new(config))
             }
+            None if mtu == MTU_JUMBO => incoming.accept_with(Arc::clone(&self.jumbo)),
             None => incoming.accept(),
         };
         let connecting = connecting.map_err(|error| error.to_string())?;

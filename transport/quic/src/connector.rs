@@ -51,11 +51,9 @@ impl<P: Protocol> Connector<P> {
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![ALPN.to_vec()];
         let tls = QuicClientConfig::try_from(tls).map_err(|error| refused(error.to_string()))?;
-        let mut config = ClientConfig::new(Arc::new(tls));
-        config.transport_config(Arc::new(tuning.transport()));
         Ok(Self {
             target,
-            config,
+            config: ClientConfig::new(Arc::new(tls)),
             hello: Hello::of::<P>(tuning.head_bytes_max, None),
             tuning: tuning.clone(),
             explain: Arc::new(|_, why| refused(format!("the TLS handshake failed: {why}"))),
@@ -84,16 +82,15 @@ impl<P: Protocol> Connector<P> {
         let (endpoint, socket) = client_endpoint(address).map_err(|error| {
             unreachable(format!("no UDP socket to reach {address} with: {error}"))
         })?;
-        let mut config = self.config.clone();
-        if let Some(traced) = self.tuning.traced(address) {
-            config.transport_config(traced);
-        }
+        let (mut config, mtu) = (self.config.clone(), udp::mtu(address));
+        let traced = self.tuning.traced(address, mtu);
+        config.transport_config(traced.unwrap_or_else(|| Arc::new(self.tuning.transport(mtu))));
         let connecting = endpoint
             .connect_with(config, address, &self.target.host)
             .map_err(|error| refused(error.to_string()))?;
         let connection = match timeout(CONNECT_TIME_MAX, connecting).await {
             Ok(Ok(connection)) => {
-                socket.log(address, self.tuning.congestion);
+                socket.log(address, self.tuning.congestion, mtu);
                 connection
             }
             Ok(Err(error)) => return Err(self.failed(address, &error)),

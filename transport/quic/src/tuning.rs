@@ -95,21 +95,22 @@ impl Tuning {
     }
 
     /// For a connection with `peer` that is to be traced.
-    pub(crate) fn traced(&self, peer: SocketAddr) -> Option<Arc<TransportConfig>> {
+    pub(crate) fn traced(&self, peer: SocketAddr, mtu: u16) -> Option<Arc<TransportConfig>> {
         let folder = self.qlog_dir.as_deref()?;
-        let mut transport = self.transport();
+        let mut transport = self.transport(mtu);
         transport.qlog_stream(qlog::start(folder, peer));
         Some(Arc::new(transport))
     }
 
-    pub(crate) fn transport(&self) -> TransportConfig {
+    /// For connections whose packets may grow to `mtu` bytes of UDP payload, if they get through.
+    pub(crate) fn transport(&self, mtu: u16) -> TransportConfig {
         let mut transport = TransportConfig::default();
         let idle = IdleTimeout::try_from(self.idle_timeout).expect("below 2^62 ms");
         let mut acks = AckFrequencyConfig::default();
         // Acknowledging every tenth packet saves the receiver a quarter of its packets.
         acks.ack_eliciting_threshold(VarInt::from_u32(10));
-        let mut mtu = MtuDiscoveryConfig::default();
-        mtu.upper_bound(MTU_MAX);
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(mtu);
         transport
             .stream_receive_window(VarInt::from_u32(self.stream_window))
             .receive_window(VarInt::from_u32(self.receive_window))
@@ -120,7 +121,7 @@ impl Tuning {
             .keep_alive_interval(self.keep_alive)
             .initial_rtt(INITIAL_RTT)
             .ack_frequency_config(Some(acks))
-            .mtu_discovery_config(Some(mtu))
+            .mtu_discovery_config(Some(discovery))
             .datagram_receive_buffer_size(None)
             .congestion_controller_factory(self.congestion.factory());
         transport
@@ -153,4 +154,6 @@ const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 /// 1 s.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// The payload of UDP in an Ethernet frame, with IPv4.
-pub(crate) const MTU_MAX: u16 = 1472;
+pub(crate) const MTU_ETHERNET: u16 = 1472;
+/// The payload on links with larger frames. Ten of them, which the system takes at once, have to fit into one of 64 KiB.
+pub(crate) const MTU_JUMBO: u16 = 6472;

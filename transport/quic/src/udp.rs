@@ -1,14 +1,15 @@
 //! UDP sockets with buffers that hold a burst, and what the system grants them.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use quinn::{Endpoint, EndpointConfig, Runtime as _, ServerConfig, TokioRuntime};
+use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tracing::{info, warn};
 
-use crate::tuning::{Congestion, MTU_MAX};
+use crate::tuning::{Congestion, MTU_ETHERNET, MTU_JUMBO};
 
 /// Binds a socket and asks for buffers of [`BUFFER_BYTES`].
 ///
@@ -28,6 +29,30 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// How large the packets to `peer` may get: a larger frame costs half the CPU time, and most links have none. Its
+/// first link is asked; what lies behind it shows when packets are probed.
+pub(crate) fn mtu(peer: SocketAddr) -> u16 {
+    let is_jumbo = payload_max(peer).is_ok_and(|bytes| bytes >= u32::from(MTU_JUMBO));
+    if is_jumbo { MTU_JUMBO } else { MTU_ETHERNET }
+}
+
+/// What fits into a packet of the link that `peer` is reached by.
+fn payload_max(peer: SocketAddr) -> io::Result<u32> {
+    // A server that listens on `[::]` knows peers by IPv6 addresses that stand for IPv4.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let any: IpAddr = match peer {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(peer)?;
+    let (link, headers) = match peer {
+        SocketAddr::V4(_) => (ip_mtu(&socket)?, IPV4_HEADERS_BYTES),
+        SocketAddr::V6(_) => (ipv6_mtu(&socket)?, IPV6_HEADERS_BYTES),
+    };
+    Ok(link.saturating_sub(headers))
+}
+
 /// What a socket works with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
@@ -39,7 +64,7 @@ pub(crate) struct Facts {
 
 /// QUIC on a socket.
 pub(crate) fn endpoint(
-    config: EndpointConfig,
+    mut config: EndpointConfig,
     server: Option<ServerConfig>,
     socket: UdpSocket,
 ) -> io::Result<(Endpoint, Facts)> {
@@ -47,6 +72,9 @@ pub(crate) fn endpoint(
     // Linux says twice what it was asked for, because its own records count as well.
     let receive_buffer_bytes = sizes.recv_buffer_size()? / 2;
     let send_buffer_bytes = sizes.send_buffer_size()? / 2;
+    config
+        .max_udp_payload_size(MTU_JUMBO)
+        .map_err(io::Error::other)?;
     let runtime = Arc::new(TokioRuntime);
     let socket = runtime.wrap_udp_socket(socket)?;
     let facts = Facts {
@@ -60,14 +88,14 @@ pub(crate) fn endpoint(
 
 impl Facts {
     /// Says what a link runs with, and what slows it down.
-    pub(crate) fn log(&self, address: SocketAddr, congestion: Congestion) {
+    pub(crate) fn log(&self, address: SocketAddr, congestion: Congestion, mtu: u16) {
         let Self {
             receive_buffer_bytes,
             send_buffer_bytes,
             segments,
         } = *self;
         info!(
-            %address, %congestion, mtu_max = MTU_MAX, receive_buffer_bytes, send_buffer_bytes, segments,
+            %address, %congestion, mtu_max = mtu, receive_buffer_bytes, send_buffer_bytes, segments,
             "QUIC"
         );
         if receive_buffer_bytes < BUFFER_BYTES {
@@ -85,5 +113,8 @@ impl Facts {
     }
 }
 
+/// Of IP and UDP.
+const IPV4_HEADERS_BYTES: u32 = 20 + 8;
+const IPV6_HEADERS_BYTES: u32 = 40 + 8;
 /// With the usual 208 KiB a busy host loses one or two thousand packets in 300 MB.
 pub const BUFFER_BYTES: usize = 4 << 20;
