@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flwr_transport::{Bearer, Drain, Handler, Identity, Peer, Protocol};
-use quinn::{Connection, Incoming, ServerConfig};
+use quinn::{Connection, Incoming, ServerConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -19,7 +19,7 @@ use crate::code::{DRAINED, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
 use crate::head::{Hello, Notice};
 use crate::options::{Options, Shown};
 use crate::stream::{self, Limits, Outgoing};
-use crate::tuning::MTU_JUMBO;
+use crate::tuning::{CALLS_AT_FIRST, MTU_JUMBO};
 use crate::{TRANSPORT, udp};
 
 /// A connection that has begun.
@@ -209,7 +209,7 @@ impl<H> Serving<H> {
             limits,
         });
         let mut calls = JoinSet::new();
-        let mut is_draining = false;
+        let (mut is_draining, mut is_busy) = (false, false);
         while !is_draining || !calls.is_empty() {
             tokio::select! {
                 biased;
@@ -228,6 +228,11 @@ impl<H> Serving<H> {
                     }
                     let counted = Counted::new(&self.under_way);
                     let guard = self.drain.guard();
+                    if !is_busy && calls.len() >= CALLS_AT_FIRST as usize / 2 {
+                        is_busy = true;
+                        let calls_max = self.options.tuning.calls_max;
+                        connection.set_max_concurrent_bi_streams(VarInt::from_u32(calls_max));
+                    }
                     calls.spawn(async move {
                         answering.answer::<P>(outgoing, incoming).await;
                         drop((counted, guard));
@@ -309,7 +314,7 @@ impl Drop for Counted {
 }
 
 /// Closes a connection that does not come about.
-struct CloseWith<'a>(&'a Connection, quinn::VarInt);
+struct CloseWith<'a>(&'a Connection, VarInt);
 
 impl CloseWith<'_> {
     fn keep_open(self) {

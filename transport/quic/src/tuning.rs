@@ -28,7 +28,7 @@ pub struct Tuning {
     /// Bytes sent and not acknowledged, of all streams together. When it is full, small calls wait
     /// too, so it holds the windows of the bodies that travel at once, and then some.
     pub send_window: u64,
-    /// Streams that the peer may have open: its calls under way.
+    /// Streams that the peer may have open: its calls under way. It begins with [`CALLS_AT_FIRST`].
     pub calls_max: u32,
     /// The longest head of a call or an answer that is read. Answers carry whole app bundles.
     pub head_bytes_max: usize,
@@ -115,7 +115,7 @@ impl Tuning {
             .stream_receive_window(VarInt::from_u32(self.stream_window))
             .receive_window(VarInt::from_u32(self.receive_window))
             .send_window(self.send_window)
-            .max_concurrent_bidi_streams(VarInt::from_u32(self.calls_max))
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.calls_max.min(CALLS_AT_FIRST)))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(self.keep_alive)
@@ -146,6 +146,9 @@ impl Congestion {
     }
 }
 
+/// Calls that a peer may have under way before more are allowed: each costs 84 bytes for as long as the connection lives,
+/// whether it is ever made or not, and most peers wait for one thing at a time.
+pub(crate) const CALLS_AT_FIRST: u32 = 32;
 /// The longest head of a call: a reply names its objects, with 32 bytes and a little more each.
 const CALL_BYTES_MAX: usize = 32 << 20;
 /// The longest head of an answer: as long as a message of gRPC.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use flwr_transport::conformance::{Answer, Ask, Plan, Service, Toy};
 use flwr_transport::{Acceptor as _, Body, Call, Caller as _, Code, Connector as _, Drain, Tail};
 use flwr_transport_quic::{ALPN, Caller, Connector, Options, Target, Tuning};
+use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt as _, stream};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, VarInt};
@@ -234,6 +235,18 @@ async fn what_is_too_long_is_refused_and_not_tried_again() {
     assert!(refused.message.contains("1000 are the limit"), "{refused}");
     caller.call(echo(900)).await.unwrap();
     world.still_answers().await;
+}
+
+#[tokio::test]
+async fn a_peer_gets_room_for_as_many_held_calls_as_it_needs() {
+    let world = World::new().await;
+    let patient = || Call::new(Ask::Hold { until_drain: false }, Instant::now() + SOON);
+    let mut held: FuturesUnordered<_> = (0..200).map(|_| world.good.call(patient())).collect();
+    let still_answers = world.still_answers();
+    tokio::select! {
+        answered = held.next() => panic!("a held call was answered: {answered:?}"),
+        answered = timeout(SOON, still_answers) => answered.unwrap(),
+    }
 }
 
 #[tokio::test]
