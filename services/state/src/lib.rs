@@ -25,7 +25,7 @@ pub use clock::{Clock, SystemClock};
 pub use entropy::{Entropy, SystemEntropy, fraction, token};
 pub use error::{Limit, StoreError, StoreResult};
 pub use fabs::{DiskFabs, Fabs};
-pub use files::{ObjectFiles, Pin, PutFile};
+pub use files::{Arrival, ObjectFiles, Partial, Pin, PutFile};
 pub use link::{
     AppOutputs, Beat, Delivered, LaunchQueue, LinkState, LogSlice, Mailbox, NewNode, NewRun,
     NodeCreation, Nodes, Object, Objects, Put, Replies, ReplyOutcome, RunLogs, Runs, StartedApp,
