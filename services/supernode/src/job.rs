@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::deliver::{Delivered, log_round};
+use crate::deliver::{Before, Delivered, log_round};
 use crate::desk::{Line, Look};
 use crate::fetch::{FetchError, describe};
 use crate::node::{Core, is_forgotten};
@@ -111,7 +111,7 @@ impl Core {
         let is_decided = |found: &Look| !matches!(found, Look::Waiting(_));
         match self.wait(node, place, is_decided).await {
             Look::Answered(reply, _) => {
-                if self.deliver(node, &reply).await == Delivered::Lost {
+                if self.deliver(node, &reply, Before::Fresh).await == Delivered::Lost {
                     let failure = AppError {
                         code: AppError::REPLY_MESSAGE_UNAVAILABLE,
                         reason: Some("SuperNode: the reply's objects are damaged".to_owned()),
@@ -240,7 +240,8 @@ impl Core {
             return;
         }
         let tree = ObjectTree::leaf(root);
-        self.deliver(node, &Delivery { message, tree }).await;
+        let reply = Delivery { message, tree };
+        self.deliver(node, &reply, Before::Fresh).await;
     }
 }
 

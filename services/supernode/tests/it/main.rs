@@ -8,4 +8,5 @@
 mod apps;
 mod life;
 mod objects;
+mod resume;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,9 +21,10 @@ use flwr_superlink::fleet::FleetApi;
 use flwr_superlink::{Runtime, SuperLink};
 use flwr_supernode::{AppIoApi, Config, Ended, SuperNode};
 use flwr_transport::{
-    Acceptor, Bearer, Body, Call, Code, Connector, Context, Drain, Handler, Identity, Peer,
-    PublicKey, Reply, Status, memory,
+    Acceptor, Bearer, Body, BodyError, Call, Code, Connector, Context, Drain, Handler, Identity,
+    Peer, PublicKey, Reply, Status, Tail, memory,
 };
+use futures_util::stream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,12 @@ pub(crate) struct World {
 pub(crate) struct Calls {
     all: Mutex<Vec<(Instant, Request)>>,
     broken: Mutex<Option<&'static str>>,
+    /// The calls whose next body breaks off, and after how many bytes.
+    cut: Mutex<Vec<(&'static str, usize)>>,
+    /// Whether the SuperLink is too old to go on with what broke off.
+    forgetful: AtomicBool,
+    /// Bytes of objects that have passed, one way or the other.
+    moved: Arc<AtomicU64>,
 }
 
 impl Calls {
@@ -64,6 +71,44 @@ impl Calls {
     /// From now on calls of this name fail.
     pub(crate) fn break_for_good(&self, name: &'static str) {
         *self.broken.lock().unwrap() = Some(name);
+    }
+
+    /// The next body of a call of this name breaks off after so many bytes.
+    pub(crate) fn cut(&self, name: &'static str, bytes: usize) {
+        self.cut.lock().unwrap().push((name, bytes));
+    }
+
+    /// From now on the SuperLink knows no calls that Flower has not.
+    pub(crate) fn forget_own_calls(&self) {
+        self.forgetful.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes of objects that have passed, one way or the other.
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Counts a body's bytes, and breaks it off if that is due.
+    fn pass(&self, name: &'static str, body: Body) -> Body {
+        let mut due = self.cut.lock().unwrap();
+        let at = due.iter().position(|(due, _)| *due == name);
+        let left = at.map_or(usize::MAX, |at| due.remove(at).1);
+        let (len, moved) = (body.len(), Arc::clone(&self.moved));
+        let passed = stream::unfold((Some(body), left), move |(body, left)| {
+            let moved = Arc::clone(&moved);
+            async move {
+                let mut body = body?;
+                let mut piece = match body.next().await? {
+                    Ok(piece) if left > 0 => piece,
+                    _ => return Some((Err(BodyError::Interrupted), (None, 0))),
+                };
+                piece.truncate(left);
+                moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                let left = left - piece.len();
+                Some((Ok(piece), (Some(body), left)))
+            }
+        });
+        Body::from_stream(len, passed)
     }
 }
 
@@ -104,14 +149,30 @@ struct Recorded<H> {
 }
 
 impl<H: Handler<Fleet>> Handler<Fleet> for Recorded<H> {
-    async fn handle(&self, context: Context, call: Call<Fleet>) -> Result<Reply<Fleet>, Status> {
+    async fn handle(
+        &self,
+        context: Context,
+        mut call: Call<Fleet>,
+    ) -> Result<Reply<Fleet>, Status> {
         let entry = (Instant::now(), call.request.clone());
         let name = flwr_transport::Request::name(&call.request);
         self.calls.all.lock().unwrap().push(entry);
         if *self.calls.broken.lock().unwrap() == Some(name) {
             return Err(Status::new(Code::Internal, "out of order"));
         }
-        self.inner.handle(context, call).await
+        let is_own = matches!(
+            name,
+            "GetReceived" | "ResumePush" | "ResumePull" | "WatchRun"
+        );
+        if is_own && self.calls.forgetful.load(Ordering::Relaxed) {
+            return Err(Status::unimplemented(name));
+        }
+        call.body = call.body.map(|body| self.calls.pass(name, body));
+        let mut reply = self.inner.handle(context, call).await?;
+        if let Tail::Body(body) = reply.tail {
+            reply.tail = Tail::Body(self.calls.pass(name, body));
+        }
+        Ok(reply)
     }
 }
 
