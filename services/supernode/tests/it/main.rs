@@ -8,5 +8,6 @@
 mod apps;
 mod life;
 mod objects;
+mod restart;
 mod resume;
 mod world;
