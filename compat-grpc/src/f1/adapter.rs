@@ -93,6 +93,9 @@ fn name(response: &Response) -> (&'static str, &'static str) {
         Response::PushObject(_) => ("PushObject", "message"),
         Response::PullObject(_) => ("PullObject", "message"),
         Response::ConfirmMessage(()) => ("ConfirmMessageReceived", "message"),
-        Response::WatchRun(_) => unreachable!("Flower has no such call"),
+        Response::WatchRun(_)
+        | Response::GetReceived(_)
+        | Response::ResumePush(_)
+        | Response::ResumePull(_) => unreachable!("Flower has no such call"),
     }
 }

@@ -81,7 +81,10 @@ impl Dialect<Fleet> for FleetF1 {
             Response::PushObject(stored) => Answer::message(&pb::PushObjectResponse { stored }),
             Response::PullObject(state) => convert::object(state, reply.tail),
             Response::ConfirmMessage(()) => Answer::message(&pb::ConfirmMessageReceivedResponse {}),
-            Response::WatchRun(_) => unreachable!("Flower has no such call"),
+            Response::WatchRun(_)
+            | Response::GetReceived(_)
+            | Response::ResumePush(_)
+            | Response::ResumePull(_) => unreachable!("Flower has no such call"),
         }
     }
 }

@@ -146,4 +146,44 @@ service! {
         /// The longest wait.
         wait: Duration,
     } -> bool, repeatable;
+
+    /// How many bytes are here of each object that the caller began to push and that broke off, in
+    /// the order asked; 0 where there is nothing to go on with. What is still under way of these
+    /// objects is over with this call. Flower has no such call, so it is unimplemented over gRPC, as
+    /// are the two that follow.
+    unary received: GetReceived {
+        /// The caller.
+        node: NodeId,
+        /// The run they belong to.
+        run: RunId,
+        /// The objects.
+        objects: Vec<ObjectId>,
+    } -> Vec<u64>, repeatable;
+
+    /// Goes on with a push at a byte that `received` has told: the body is the rest of the object.
+    /// False also if what came before is not here any more.
+    upload resume_push: ResumePush {
+        /// The caller.
+        node: NodeId,
+        /// The run it belongs to.
+        run: RunId,
+        /// The object.
+        object: ObjectId,
+        /// How many bytes of it are not sent again.
+        offset: u64,
+    } -> bool, repeatable;
+
+    /// Fetches the rest of an object of which the caller has `offset` bytes.
+    download resume_pull: ResumePull {
+        /// The caller.
+        node: NodeId,
+        /// The run it belongs to.
+        run: RunId,
+        /// The object.
+        object: ObjectId,
+        /// How many bytes of it are not wanted again.
+        offset: u64,
+        /// The longest wait, where it has not arrived.
+        wait: Duration,
+    } -> ObjectState, repeatable;
 }

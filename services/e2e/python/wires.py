@@ -71,12 +71,15 @@ def _hang_up(end: socket.socket) -> None:
 class UdpWire:
     """A way to a UDP address, by a port that can be cut off and mended. A caller that comes from another
     port is somebody else, with a way of its own; ``rebind`` gives those there are a new port, as a
-    middle box does that has forgotten them."""
+    middle box does that has forgotten them. ``sent`` counts the bytes of packets to the address;
+    ``cut_at`` cuts it off once there are so many."""
 
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._is_cut = threading.Event()
+        self.sent = 0
+        self._cut_at: float = float("inf")
         self._selector = selectors.DefaultSelector()
         self._near = _udp_socket()
         self._far: dict[tuple[str, int], socket.socket] = {}
@@ -92,8 +95,18 @@ class UdpWire:
         self._is_cut.set()
 
     def mend(self) -> None:
-        """Let packets through again."""
+        """Let packets through again, however many."""
+        self._cut_at = float("inf")
         self._is_cut.clear()
+
+    def cut_at(self, sent: float) -> None:
+        """Lose every packet once ``sent`` bytes have passed to the address."""
+        self._cut_at = sent
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether packets are lost."""
+        return self._is_cut.is_set()
 
     def rebind(self) -> None:
         """Let everybody come from a new port."""
@@ -127,6 +140,9 @@ class UdpWire:
                 if not self._is_cut.is_set():
                     far = self._far.get(address) or self._far.setdefault(address, self._open(address))
                     far.send(data)
+                    self.sent += len(data)
+                    if self.sent >= self._cut_at:
+                        self.cut()
         except OSError:
             pass  # nothing more, or nobody there
 

@@ -7,7 +7,8 @@
 //!
 //! Start with [`link`]; [`memory`] is the reference for every other back end, and
 //! [`conformance`] holds the rules all of them must keep. What is kept in files is apart from that:
-//! [`fabs`] are app bundles, [`files`] are objects for whoever has no room for them in memory.
+//! [`fabs`] are app bundles, [`files`] are objects for whoever has no room for them in memory,
+//! [`journal`] are notes that outlive a process.
 
 pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
@@ -17,6 +18,7 @@ pub mod entropy;
 pub mod error;
 pub mod fabs;
 pub mod files;
+pub mod journal;
 pub mod link;
 pub mod memory;
 pub mod wakeups;
@@ -25,7 +27,8 @@ pub use clock::{Clock, SystemClock};
 pub use entropy::{Entropy, SystemEntropy, fraction, token};
 pub use error::{Limit, StoreError, StoreResult};
 pub use fabs::{DiskFabs, Fabs};
-pub use files::{ObjectFiles, Pin, PutFile};
+pub use files::{Arrival, ObjectFiles, Partial, Pin, PutFile};
+pub use journal::Journal;
 pub use link::{
     AppOutputs, Beat, Delivered, LaunchQueue, LinkState, LogSlice, Mailbox, NewNode, NewRun,
     NodeCreation, Nodes, Object, Objects, Put, Replies, ReplyOutcome, RunLogs, Runs, StartedApp,

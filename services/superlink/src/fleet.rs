@@ -1,8 +1,9 @@
 //! The Fleet service: SuperNodes join, fetch instructions and bring replies.
 
 use flwr_api::fleet::{
-    ConfirmMessage, CreateNode, DeleteNode, FleetService, GetFab, GetRun, Heartbeat, NodeRun,
-    ObjectState, PullMessages, PullObject, PushMessages, PushObject, Pushed, WatchRun,
+    ConfirmMessage, CreateNode, DeleteNode, FleetService, GetFab, GetReceived, GetRun, Heartbeat,
+    NodeRun, ObjectState, PullMessages, PullObject, PushMessages, PushObject, Pushed, ResumePull,
+    ResumePush, WatchRun,
 };
 use flwr_api::{Delivery, Fab, FabHash, NodeId, ObjectId, Reason, RunId};
 use flwr_state::{Fabs, LinkState, NewNode, NodeCreation, Object, Put, ReplyOutcome};
@@ -11,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::entropy;
 use crate::gate::Gate;
+use crate::partials::Key;
 use crate::superlink::{SuperLink, unavailable};
 use crate::validate::{Direction, broken_rules};
 
@@ -87,6 +89,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
                 }
                 NodeCreation::Replaced(former) => {
                     self.link.core.inbox.release(former);
+                    self.link.core.partials.forget_node(former);
                     info!(
                         node_id = id.0,
                         former_node_id = former.0,
@@ -114,6 +117,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
             info!(node_id = call.node.0, "node left");
         }
         self.link.core.inbox.release(call.node);
+        self.link.core.partials.forget_node(call.node);
         Ok(())
     }
 
@@ -214,6 +218,12 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         body: Body,
     ) -> Result<bool, Status> {
         self.authorize_for_run(context, call.node, call.run).await?;
+        let key = Key {
+            node: call.node,
+            run: call.run,
+            object: call.object,
+        };
+        let body = self.link.gather(key, body).await?;
         self.link.store_object(call.object, body).await
     }
 
@@ -244,6 +254,47 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         let inbox = &self.link.core.inbox;
         let ended = inbox.end_of_run(context, call.run, call.wait).await?;
         Ok(ended.is_some())
+    }
+
+    async fn received(&self, context: &Context, call: GetReceived) -> Result<Vec<u64>, Status> {
+        let GetReceived { node, run, objects } = call;
+        self.authorize_for_run(context, node, run).await?;
+        let partials = &self.link.core.partials;
+        let received = |object| partials.received(Key { node, run, object });
+        Ok(objects.into_iter().map(received).collect())
+    }
+
+    async fn resume_push(
+        &self,
+        context: &Context,
+        call: ResumePush,
+        body: Body,
+    ) -> Result<bool, Status> {
+        self.authorize_for_run(context, call.node, call.run).await?;
+        let key = Key {
+            node: call.node,
+            run: call.run,
+            object: call.object,
+        };
+        match self.link.gather_rest(key, call.offset, body).await? {
+            Some(whole) => self.link.store_object(call.object, whole).await,
+            None => Ok(false),
+        }
+    }
+
+    async fn resume_pull(
+        &self,
+        context: &Context,
+        call: ResumePull,
+    ) -> Result<(ObjectState, Option<Body>), Status> {
+        let whole = PullObject {
+            node: call.node,
+            run: call.run,
+            object: call.object,
+            wait: call.wait,
+        };
+        let (state, body) = self.pull_object(context, whole).await?;
+        Ok((state, body.map(|body| body.skip(call.offset))))
     }
 }
 

@@ -10,7 +10,9 @@ pub mod control;
 mod entropy;
 pub mod fleet;
 mod gate;
+mod gather;
 mod inbox;
+mod partials;
 pub mod sweep;
 pub mod validate;
 

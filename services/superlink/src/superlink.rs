@@ -10,6 +10,7 @@ use crate::appio::AppIoApi;
 use crate::control::{ControlApi, Runtime};
 use crate::fleet::FleetApi;
 use crate::inbox::Inbox;
+use crate::partials::Partials;
 
 /// A SuperLink over a state and a store of app bundles. Cheap to clone: all clones are the same.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(crate) struct Core<S, F> {
     pub(crate) state: Arc<S>,
     pub(crate) fabs: F,
     pub(crate) inbox: Inbox<S>,
+    pub(crate) partials: Arc<Partials>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
 }
@@ -34,6 +36,7 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         Self {
             core: Arc::new(Core {
                 inbox: Inbox::new(Arc::clone(&state), Arc::clone(&clock)),
+                partials: Arc::default(),
                 state,
                 fabs,
                 clock,

@@ -1,8 +1,9 @@
-//! What has to happen though nobody asks: runs whose ServerApp is lost end, and nodes that have
-//! long been gone are forgotten.
+//! What has to happen though nobody asks: runs whose ServerApp is lost end, nodes that have long
+//! been gone are forgotten, and so is what has arrived of objects that nobody goes on with.
 
 use std::time::Duration;
 
+use flwr_api::Phase;
 use flwr_state::{Fabs, LinkState, StoreError};
 use flwr_transport::Drain;
 use tracing::info;
@@ -47,9 +48,23 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
                 "node forgotten: it has been offline for a day"
             );
         }
+        self.sweep_partials().await?;
         let due = state.next_lease_end().await?.map(|end| now.until(end));
         // Leases end strictly after their time.
         const TICK: Duration = Duration::from_millis(1);
         Ok(due.map_or(PERIOD, |due| (due + TICK).min(PERIOD)))
+    }
+
+    /// Forgets beginnings of objects that nobody will go on with.
+    async fn sweep_partials(&self) -> Result<(), StoreError> {
+        let partials = &self.core.partials;
+        partials.sweep();
+        for run in partials.runs() {
+            let status = self.state().run_status(run, self.now()).await?;
+            if status.is_none_or(|status| status.phase != Phase::Running) {
+                partials.forget_run(run);
+            }
+        }
+        Ok(())
     }
 }

@@ -1,13 +1,13 @@
 //! Bringing a reply back: announced first, then the objects that the SuperLink has not got, in
-//! parallel, until it has all of them.
+//! parallel, until it has all of them. One that breaks off goes on at the byte where it stopped.
 
 use std::time::Duration;
 
-use flwr_api::fleet::{PushMessages, PushObject};
+use flwr_api::fleet::{GetReceived, PushMessages, PushObject, ResumePush};
 use flwr_api::{Delivery, NodeId, ObjectId, RunId};
 use flwr_transport::{Code, Status};
 use futures_util::{StreamExt, stream};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::fetch::describe;
 use crate::node::Core;
@@ -27,6 +27,15 @@ pub(crate) enum Delivered {
     Lost,
 }
 
+/// How far a reply got before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// Nothing of it was ever sent.
+    Fresh,
+    /// Some of it may have arrived.
+    Tried,
+}
+
 /// What became of an object.
 enum Sent {
     Yes,
@@ -38,16 +47,23 @@ enum Sent {
 
 impl Core {
     /// Sees a reply to the SuperLink.
-    pub(crate) async fn deliver(&self, node: NodeId, reply: &Delivery) -> Delivered {
+    pub(crate) async fn deliver(
+        &self,
+        node: NodeId,
+        reply: &Delivery,
+        mut before: Before,
+    ) -> Delivered {
         let _on_its_way = self.deliveries.token();
         let metadata = &reply.message.metadata;
         log_round(metadata.run, &metadata.group_id);
         info!("Sending: {} message", metadata.message_type);
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(20));
-        let (mut tries, mut fewest) = (0, usize::MAX);
+        let (mut tries, mut least) = (0, u64::MAX);
         while tries < TRIES_MAX {
             tries += 1;
-            match self.offer(node, reply).await {
+            let offered = self.offer(node, reply, before).await;
+            before = Before::Tried;
+            match offered {
                 Ok((Sent::Yes, _)) => {
                     info!("Sent successfully");
                     return Delivered::Whole;
@@ -55,7 +71,7 @@ impl Core {
                 Ok((Sent::RunOver, _)) => break,
                 Ok((Sent::Lost, _)) => return Delivered::Lost,
                 // A link that breaks again and again is borne as long as something gets through.
-                Ok((Sent::NotYet, missing)) if missing < fewest => (tries, fewest) = (0, missing),
+                Ok((Sent::NotYet, left)) if left < least => (tries, least) = (0, left),
                 Ok((Sent::NotYet, _)) => {}
                 Err(status) if status.code == Code::PermissionDenied => break,
                 Err(status) => warn!(
@@ -73,9 +89,14 @@ impl Core {
         Delivered::Dropped
     }
 
-    /// One try: announces the reply and sends what is missing, and says how much that was. The
+    /// One try: announces the reply and sends what is missing, and says how many bytes that was. The
     /// announcement can be repeated, and tells each time what is missing still.
-    async fn offer(&self, node: NodeId, reply: &Delivery) -> Result<(Sent, usize), Status> {
+    async fn offer(
+        &self,
+        node: NodeId,
+        reply: &Delivery,
+        before: Before,
+    ) -> Result<(Sent, u64), Status> {
         let run = reply.message.metadata.run;
         let call = PushMessages {
             node,
@@ -91,22 +112,46 @@ impl Core {
             );
             return Ok((Sent::RunOver, 0));
         }
-        let missing = pushed.missing.len();
-        let mut sending = stream::iter(pushed.missing)
-            .map(|id| self.send(node, run, id))
+        let missing = pushed.missing;
+        let offsets = match before {
+            Before::Fresh => vec![0; missing.len()],
+            Before::Tried => self.received(node, run, &missing).await,
+        };
+        let bytes = |(id, offset): (&ObjectId, &u64)| {
+            let len = self.objects.len(*id).unwrap_or_default();
+            len.saturating_sub(*offset)
+        };
+        let left = missing.iter().zip(&offsets).map(bytes).sum();
+        let mut sending = stream::iter(missing.into_iter().zip(offsets))
+            .map(|(id, offset)| self.send(node, run, id, offset))
             .buffer_unordered(self.config.transfers_max.max(1));
         let mut outcome = Sent::Yes;
         while let Some(sent) = sending.next().await {
             match sent {
                 Sent::Yes => {}
                 Sent::NotYet => outcome = Sent::NotYet,
-                ended @ (Sent::RunOver | Sent::Lost) => return Ok((ended, missing)),
+                ended @ (Sent::RunOver | Sent::Lost) => return Ok((ended, left)),
             }
         }
-        Ok((outcome, missing))
+        Ok((outcome, left))
     }
 
-    async fn send(&self, node: NodeId, run: RunId, object: ObjectId) -> Sent {
+    /// How many bytes of each object the SuperLink has of a try before; none where it cannot tell.
+    async fn received(&self, node: NodeId, run: RunId, objects: &[ObjectId]) -> Vec<u64> {
+        let mut received = Vec::new();
+        if !objects.is_empty() {
+            let objects = objects.to_vec();
+            let call = GetReceived { node, run, objects };
+            match self.fleet.received(call, long()).await {
+                Ok(told) => received = told,
+                Err(status) => debug!("the SuperLink does not tell what has arrived: {status}"),
+            }
+        }
+        received.resize(objects.len(), 0);
+        received
+    }
+
+    async fn send(&self, node: NodeId, run: RunId, object: ObjectId, offset: u64) -> Sent {
         let body = match self.objects.get(object).await {
             Ok(Some(body)) => body,
             Ok(None) => {
@@ -118,8 +163,21 @@ impl Core {
                 return Sent::Lost;
             }
         };
-        let call = PushObject { node, run, object };
-        match self.fleet.push_object(call, body, long()).await {
+        let pushed = if offset == 0 {
+            let call = PushObject { node, run, object };
+            self.fleet.push_object(call, body, long()).await
+        } else {
+            debug!(object_id = %object, offset, "an object goes on where it stopped");
+            let call = ResumePush {
+                node,
+                run,
+                object,
+                offset,
+            };
+            let rest = body.skip(offset);
+            self.fleet.resume_push(call, rest, long()).await
+        };
+        match pushed {
             Ok(true) => Sent::Yes,
             Ok(false) => Sent::NotYet,
             Err(status) if status.code == Code::PermissionDenied => Sent::RunOver,

@@ -1,12 +1,12 @@
 //! Bringing an instruction here: what its run is, its app, and its objects, in parallel and only
-//! those that are not here yet.
+//! those that are not here yet. One that breaks off goes on at the byte where it stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_api::fleet::{ConfirmMessage, GetFab, GetRun, ObjectState, PullObject};
+use flwr_api::fleet::{ConfirmMessage, GetFab, GetRun, ObjectState, PullObject, ResumePull};
 use flwr_api::{Delivery, NodeId, ObjectId, RunId};
-use flwr_state::{Fabs as _, Pin, PutFile, StoreError};
+use flwr_state::{Arrival, Fabs as _, Partial, Pin, PutFile, StoreError};
 use flwr_transport::{Body, Code, Status};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
@@ -141,21 +141,18 @@ impl Core {
 
     async fn object(&self, node: NodeId, run: RunId, id: ObjectId) -> Result<(), FetchError> {
         let begun = Instant::now();
-        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
-        let mut tries = 0;
+        let patience = || Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+        let (mut backoff, mut tries) = (patience(), 0);
+        let (mut partial, mut most) = (None, 0);
         while begun.elapsed() < OBJECT_PATIENCE {
-            let call = PullObject {
-                node,
-                run,
-                object: id,
-                wait: OBJECT_HOLD,
-            };
             let asked = Instant::now();
-            let why = match self.fleet.pull_object(call, long()).await? {
-                (ObjectState::Available, Some(body)) => match self.keep(id, body).await? {
-                    None => return Ok(()),
-                    Some(why) => why,
-                },
+            let why = match self.pull(node, run, id, &mut partial).await? {
+                (ObjectState::Available, Some(body)) => {
+                    match self.keep(id, &mut partial, body).await? {
+                        None => return Ok(()),
+                        Some(why) => why,
+                    }
+                }
                 (ObjectState::Unknown, _) => {
                     return Err(FetchError::Object(format!(
                         "the SuperLink has no object {id}"
@@ -169,6 +166,11 @@ impl Core {
                     continue;
                 }
             };
+            let came = partial.as_ref().map_or(0, Partial::len);
+            if came > most {
+                // A link that breaks again and again is borne as long as something gets through.
+                (backoff, tries, most) = (patience(), 0, came);
+            }
             tries += 1;
             warn!(object_id = %id, why, "an object has to be fetched again");
             if tries == TRIES_MAX {
@@ -182,9 +184,54 @@ impl Core {
         Err(FetchError::Object(why))
     }
 
+    /// Asks for an object, or for the rest of one that has begun to come.
+    async fn pull(
+        &self,
+        node: NodeId,
+        run: RunId,
+        object: ObjectId,
+        begun: &mut Option<Partial>,
+    ) -> Result<(ObjectState, Option<Body>), Status> {
+        let wait = OBJECT_HOLD;
+        if let Some(partial) = begun {
+            let offset = partial.len();
+            debug!(object_id = %object, offset, "an object goes on where it stopped");
+            let call = ResumePull {
+                node,
+                run,
+                object,
+                offset,
+                wait,
+            };
+            match self.fleet.resume_pull(call, long()).await {
+                Err(status) if is_unknown_call(&status) => *begun = None,
+                pulled => return pulled,
+            }
+        }
+        let call = PullObject {
+            node,
+            run,
+            object,
+            wait,
+        };
+        self.fleet.pull_object(call, long()).await
+    }
+
     /// Stores an object; says why it has to be fetched again.
-    async fn keep(&self, id: ObjectId, body: Body) -> Result<Option<String>, FetchError> {
-        Ok(match self.objects.put(id, body).await? {
+    async fn keep(
+        &self,
+        id: ObjectId,
+        partial: &mut Option<Partial>,
+        body: Body,
+    ) -> Result<Option<String>, FetchError> {
+        let put = match self.objects.receive(id, partial.take(), body).await? {
+            Arrival::Over(put) => put,
+            Arrival::BrokeOff(came, error) => {
+                *partial = Some(came).filter(|came| !came.is_empty());
+                return Ok(Some(error.to_string()));
+            }
+        };
+        Ok(match put {
             PutFile::Stored | PutFile::Present => None,
             PutFile::Interrupted(error) => Some(error.to_string()),
             PutFile::WrongHash => Some("its bytes do not hash to its id".to_owned()),
@@ -194,6 +241,11 @@ impl Core {
             }
         })
     }
+}
+
+/// Whether the other end does not know a call: it is Flower's, or older than the call.
+fn is_unknown_call(status: &Status) -> bool {
+    matches!(status.code, Code::Unimplemented | Code::InvalidArgument)
 }
 
 /// An error with its cause.

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::deliver::{Delivered, log_round};
+use crate::deliver::{Before, Delivered, log_round};
 use crate::desk::{Line, Look};
 use crate::fetch::{FetchError, describe};
 use crate::node::{Core, is_forgotten};
@@ -53,7 +53,11 @@ impl Core {
         );
         match self.bring(node, &delivery).await {
             Ok(pin) => {
-                self.confirm(node, &delivery).await?;
+                self.notes.keep(metadata, None).await;
+                if let Err(refused) = self.confirm(node, &delivery).await {
+                    self.notes.strike(metadata).await;
+                    return Err(refused);
+                }
                 let id = metadata.id.clone();
                 self.desk.put(delivery.clone(), pin, slot);
                 let core = Arc::clone(self);
@@ -111,13 +115,9 @@ impl Core {
         let is_decided = |found: &Look| !matches!(found, Look::Waiting(_));
         match self.wait(node, place, is_decided).await {
             Look::Answered(reply, _) => {
-                if self.deliver(node, &reply).await == Delivered::Lost {
-                    let failure = AppError {
-                        code: AppError::REPLY_MESSAGE_UNAVAILABLE,
-                        reason: Some("SuperNode: the reply's objects are damaged".to_owned()),
-                    };
-                    self.fail(node, metadata, failure).await;
-                }
+                self.notes.keep(metadata, Some(&reply)).await;
+                self.hand_in(node, metadata, &reply, Before::Fresh).await;
+                self.notes.strike(metadata).await;
                 // What the app leaves behind belongs to the run.
                 let is_over = |found: &Look| !matches!(found, Look::Answered(_, false));
                 self.wait(node, place, is_over).await;
@@ -134,7 +134,25 @@ impl Core {
             }
             Look::Gone | Look::Waiting(_) => self.ignore(metadata),
         }
+        self.notes.strike(metadata).await;
         self.desk.remove(&id);
+    }
+
+    /// Sees a reply to the SuperLink, or what there is to say in its place.
+    pub(crate) async fn hand_in(
+        &self,
+        node: NodeId,
+        instruction: &Metadata,
+        reply: &Delivery,
+        before: Before,
+    ) {
+        if self.deliver(node, reply, before).await == Delivered::Lost {
+            let failure = AppError {
+                code: AppError::REPLY_MESSAGE_UNAVAILABLE,
+                reason: Some("SuperNode: the reply's objects are damaged".to_owned()),
+            };
+            self.fail(node, instruction, failure).await;
+        }
     }
 
     /// Waits until the instruction has come to something that is enough; [`Look::Gone`] if its run
@@ -240,7 +258,8 @@ impl Core {
             return;
         }
         let tree = ObjectTree::leaf(root);
-        self.deliver(node, &Delivery { message, tree }).await;
+        let reply = Delivery { message, tree };
+        self.deliver(node, &reply, Before::Fresh).await;
     }
 }
 

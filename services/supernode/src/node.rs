@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flwr_api::fleet::{CreateNode, DeleteNode, FleetClient, Heartbeat, PullMessages};
 use flwr_api::{Launchers, NodeId, Reason};
-use flwr_state::{Clock, DiskFabs, Entropy, ObjectFiles, fraction};
+use flwr_state::{Clock, DiskFabs, Entropy, Journal, ObjectFiles, fraction};
 use flwr_transport::{Code, Drain, Status};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use crate::appio::AppIoApi;
 use crate::config::{Config, HEARTBEAT_SECONDS};
 use crate::desk::Desk;
+use crate::journal::Notes;
 use crate::patience::{Backoff, long};
 use crate::runs::Runs;
 
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) fleet: FleetClient,
     pub(crate) objects: ObjectFiles,
+    pub(crate) notes: Notes,
     pub(crate) fabs: DiskFabs,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -80,11 +82,13 @@ enum Parted {
 }
 
 impl SuperNode {
-    /// Puts the parts together. `fleet` may be a connection that is made again whenever it breaks.
+    /// Puts the parts together. `fleet` may be a connection that is made again whenever it breaks;
+    /// `journal` belongs to whoever holds `objects`.
     pub fn new(
         config: Config,
         fleet: FleetClient,
         objects: ObjectFiles,
+        journal: Journal,
         fabs: DiskFabs,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
@@ -96,6 +100,7 @@ impl SuperNode {
                 config,
                 fleet,
                 objects,
+                notes: Notes::new(journal),
                 fabs,
                 clock,
                 entropy,
@@ -119,11 +124,21 @@ impl SuperNode {
     /// tries.
     pub async fn run(&self, drain: &Drain) -> Result<(), Ended> {
         let core = &self.core;
+        let mut former = tokio::select! {
+            biased;
+            () = drain.requested() => return Ok(()),
+            former = core.take_place_again() => former?,
+        };
         loop {
             let node = tokio::select! {
                 biased;
                 () = drain.requested() => return Ok(()),
-                joined = core.join() => joined?,
+                joined = async {
+                    match former.take() {
+                        Some(node) => Ok(node),
+                        None => core.join().await,
+                    }
+                } => joined?,
             };
             let parted = tokio::select! {
                 biased;

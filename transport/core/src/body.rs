@@ -90,6 +90,31 @@ impl Body {
         }
     }
 
+    /// The body without its first `bytes`, which are read and dropped where they are not here yet.
+    /// Nothing is left of a shorter one.
+    #[must_use]
+    pub fn skip(self, bytes: u64) -> Self {
+        let len = self.len.map(|len| len.saturating_sub(bytes));
+        let inner = match self.inner {
+            _ if bytes == 0 => self.inner,
+            Inner::Whole(whole) => Inner::Whole(whole.map(|whole| without(whole, bytes).0)),
+            Inner::Stream(chunks) => {
+                let mut left = bytes;
+                let rest = chunks.filter_map(move |chunk| {
+                    let chunk = chunk.map(|chunk| {
+                        let (rest, still_left) = without(chunk, left);
+                        left = still_left;
+                        rest
+                    });
+                    let is_wanted = !chunk.as_ref().is_ok_and(Bytes::is_empty);
+                    std::future::ready(is_wanted.then_some(chunk))
+                });
+                Inner::Stream(rest.boxed())
+            }
+        };
+        Self { len, inner }
+    }
+
     /// The same body held to its announcement: a piece that leads past the announced length comes
     /// as [`BodyError::TooLong`], an end before it as [`BodyError::TooShort`], and either is the
     /// last thing that comes. Transports send bodies through this.
@@ -183,6 +208,14 @@ async fn check_next(
         }
         None => None,
     }
+}
+
+/// A piece without its first bytes, and how many are still to go.
+fn without(mut piece: Bytes, bytes: u64) -> (Bytes, u64) {
+    let some = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let some = some.min(piece.len());
+    let rest = piece.split_off(some);
+    (rest, bytes - some as u64)
 }
 
 fn within(bytes: Bytes, max: u64) -> Result<Bytes, BodyError> {
@@ -337,6 +370,22 @@ mod tests {
                 .collect();
             assert_eq!(came, expected);
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_can_begin_later() {
+        let pieces: [_; 3] = [Ok(b"ab".as_slice()), Ok(b"cd"), Ok(b"ef")];
+        for bytes in 0..=7 {
+            let rest = &b"abcdef"[bytes.min(6)..];
+            let whole = Body::from_bytes(Bytes::from_static(b"abcdef"));
+            for body in [whole, body(Some(6), &pieces)] {
+                let body = body.skip(bytes as u64);
+                assert_eq!(body.len(), Some(rest.len() as u64), "{bytes}");
+                assert_eq!(body.collect(6).await.as_deref(), Ok(rest), "{bytes}");
+            }
+        }
+        let broken = body(Some(6), &[Ok(b"ab"), INTERRUPTED]).skip(4);
+        assert_eq!(broken.collect(6).await, Err(BodyError::Interrupted));
     }
 
     #[tokio::test]

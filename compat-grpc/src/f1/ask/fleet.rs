@@ -80,6 +80,9 @@ fn ask(request: Request, body_bytes: Option<u64>) -> Result<Asked<Fleet>, Status
         }
         Request::ConfirmMessage(call) => confirm(call.node, call.run, call.message),
         Request::WatchRun(_) => return Err(Status::unimplemented("WatchRun")),
+        Request::GetReceived(_) => return Err(Status::unimplemented("GetReceived")),
+        Request::ResumePush(_) => return Err(Status::unimplemented("ResumePush")),
+        Request::ResumePull(_) => return Err(Status::unimplemented("ResumePull")),
     })
 }
 

@@ -16,7 +16,7 @@ use flwr_compat_grpc::{
     },
 };
 use flwr_state::{
-    Clock as _, DiskFabs, ObjectFiles, StoreError, SystemClock, SystemEntropy, files,
+    Clock as _, DiskFabs, Journal, ObjectFiles, StoreError, SystemClock, SystemEntropy, files,
 };
 use flwr_supernode::{Config, SuperNode};
 use flwr_transport::{Drain, DynCaller, Policy, Redial};
@@ -54,6 +54,7 @@ struct Parts {
     own: Option<appio::OwnLauncher>,
     health: Option<Listener>,
     objects: ObjectFiles,
+    journal: Journal,
     fabs: DiskFabs,
 }
 
@@ -118,7 +119,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     if let Some(health) = &health {
         info!("Starting gRPC health server on {}", health.address);
     }
-    let (objects, fabs) = open_stores(options, port).await?;
+    let (objects, journal, fabs) = open_stores(options, port).await?;
     Ok(Parts {
         superlink,
         tls,
@@ -128,6 +129,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         own,
         health,
         objects,
+        journal,
         fabs,
     })
 }
@@ -167,7 +169,7 @@ fn load_node_config(given: Option<&str>) -> Result<UserConfig, Exit> {
 async fn open_stores(
     options: &SuperNodeOptions,
     port: u16,
-) -> Result<(ObjectFiles, DiskFabs), Exit> {
+) -> Result<(ObjectFiles, Journal, DiskFabs), Exit> {
     let home = home::flower(options.flwr_dir.as_deref())?.join("supernode");
     let folder: PathBuf = match &options.data_dir {
         Some(folder) => folder.clone(),
@@ -178,11 +180,13 @@ async fn open_stores(
         free_bytes_min: FREE_BYTES_MIN,
         durable: false,
     };
+    // It belongs to whoever holds the lock of the objects' folder.
+    let journal = Journal::new(folder.join("journal"));
     let opened = tokio::task::spawn_blocking(move || ObjectFiles::open(&folder, config)).await;
     let objects = opened
         .unwrap_or(Err(StoreError::Stopped))
         .map_err(|error| Exit::Problem(format!("`--data-dir`: {}.", sentence(&error))))?;
-    Ok((objects, DiskFabs::new(home.join("ffs"))))
+    Ok((objects, journal, DiskFabs::new(home.join("ffs"))))
 }
 
 /// Serves and works; then leaves the SuperLink, ends children, and finishes the calls under way.
@@ -315,6 +319,7 @@ fn supernode(
         config,
         FleetClient::new(fleet),
         parts.objects,
+        parts.journal,
         parts.fabs,
         Arc::new(SystemClock),
         entropy,

@@ -56,6 +56,19 @@ pub enum PutFile {
     WrongHash,
 }
 
+/// The beginning of an object whose body broke off, with all that is needed to go on: its bytes in a
+/// file, the room for the rest, the hash so far. Dropping it removes the file.
+pub struct Partial(Box<Incoming>);
+
+/// How far an object has come.
+#[derive(Debug)]
+pub enum Arrival {
+    /// The body broke off, and this is what came.
+    BrokeOff(Partial, BodyError),
+    /// It is decided; never [`PutFile::Interrupted`].
+    Over(PutFile),
+}
+
 /// How much there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -102,18 +115,50 @@ impl ObjectFiles {
         let mut incoming = Incoming::new(Arc::clone(&self.folder), id, body.len());
         let mut body = body.checked();
         loop {
-            let batch = match Batch::next(&mut body).await {
-                Ok(batch) => batch,
-                Err(why) => {
-                    return blocking(move || {
-                        incoming.discard();
-                        Ok(PutFile::Interrupted(why))
-                    })
-                    .await;
-                }
-            };
-            match blocking(move || incoming.take(&batch)).await? {
+            let batch = Batch::next(&mut body).await;
+            if let Some(why) = batch.failure() {
+                return blocking(move || {
+                    incoming.discard();
+                    Ok(PutFile::Interrupted(why))
+                })
+                .await;
+            }
+            match blocking(move || incoming.take(batch)).await? {
                 Progress::Done(put) => return Ok(put),
+                Progress::BrokeOff(_, why) => return Ok(PutFile::Interrupted(why)),
+                Progress::More(more) => incoming = more,
+            }
+        }
+    }
+
+    /// Stores an object as [`put`](Self::put) does, and keeps what has come if the body breaks off.
+    /// `begun` is what came before of this object; the body is the rest then.
+    ///
+    /// Dropping the future leaves nothing, or all of the object if that had arrived.
+    ///
+    /// # Errors
+    /// [`Full`](crate::StoreError::Full) if there is no room for it.
+    pub async fn receive(
+        &self,
+        id: ObjectId,
+        begun: Option<Partial>,
+        body: Body,
+    ) -> StoreResult<Arrival> {
+        if self.folder.index().touch(id).is_some() {
+            return Ok(Arrival::Over(PutFile::Present));
+        }
+        let mut incoming = match begun {
+            Some(Partial(incoming)) if incoming.id() == id => incoming,
+            _ => Incoming::new(Arc::clone(&self.folder), id, body.len()),
+        };
+        let mut body = body.checked();
+        loop {
+            let batch = Batch::next(&mut body).await;
+            match blocking(move || incoming.take(batch)).await? {
+                Progress::Done(put) => return Ok(Arrival::Over(put)),
+                Progress::BrokeOff(incoming, why) => {
+                    return Ok(Arrival::BrokeOff(Partial(incoming), why));
+                }
                 Progress::More(more) => incoming = more,
             }
         }
@@ -186,6 +231,29 @@ impl ObjectFiles {
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.folder.index().totals()
+    }
+}
+
+impl Partial {
+    /// Bytes that have come.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Whether none have.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partial")
+            .field("id", &self.0.id())
+            .field("len", &self.len())
+            .finish()
     }
 }
 

@@ -29,13 +29,21 @@ pub(super) struct Incoming {
 /// How far an object is after some of its bytes.
 pub(super) enum Progress {
     More(Box<Incoming>),
+    BrokeOff(Box<Incoming>, BodyError),
     Done(PutFile),
 }
 
 /// The next bytes of a body.
 pub(super) struct Batch {
     pieces: Vec<Bytes>,
-    is_last: bool,
+    then: Then,
+}
+
+/// What follows a batch.
+enum Then {
+    More,
+    Nothing,
+    Failure(BodyError),
 }
 
 /// A file and the room for it. The file goes first.
@@ -63,16 +71,26 @@ impl Incoming {
         })
     }
 
+    /// Which object it is to become.
+    pub(super) fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    /// Bytes that have come.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Takes the next bytes, and judges the object after the last of them. Blocks.
-    pub(super) fn take(mut self: Box<Self>, batch: &Batch) -> StoreResult<Progress> {
+    pub(super) fn take(mut self: Box<Self>, batch: Batch) -> StoreResult<Progress> {
         if let Err(error) = self.write(&batch.pieces) {
             self.discard();
             return Err(error);
         }
-        if batch.is_last {
-            self.finish().map(Progress::Done)
-        } else {
-            Ok(Progress::More(self))
+        match batch.then {
+            Then::More => Ok(Progress::More(self)),
+            Then::Nothing => self.finish().map(Progress::Done),
+            Then::Failure(why) => Ok(Progress::BrokeOff(self, why)),
         }
     }
 
@@ -167,25 +185,33 @@ impl Drop for Incoming {
 }
 
 impl Batch {
+    /// Why nothing follows it, if it is not the end of the object.
+    pub(super) fn failure(&self) -> Option<BodyError> {
+        match &self.then {
+            Then::Failure(why) => Some(why.clone()),
+            Then::More | Then::Nothing => None,
+        }
+    }
+
     /// Gathers bytes until they are worth a visit to another thread. Dropping the future loses
     /// what was gathered.
-    pub(super) async fn next(body: &mut Body) -> Result<Self, BodyError> {
+    pub(super) async fn next(body: &mut Body) -> Self {
         let mut pieces = Vec::new();
         let mut bytes = 0;
         while bytes < BATCH_BYTES && pieces.len() < BATCH_PIECES_MAX {
-            let Some(piece) = body.next().await.transpose()? else {
-                return Ok(Self {
-                    pieces,
-                    is_last: true,
-                });
+            let then = match body.next().await {
+                Some(Ok(piece)) => {
+                    bytes += piece.len();
+                    pieces.push(piece);
+                    continue;
+                }
+                Some(Err(why)) => Then::Failure(why),
+                None => Then::Nothing,
             };
-            bytes += piece.len();
-            pieces.push(piece);
+            return Self { pieces, then };
         }
-        Ok(Self {
-            pieces,
-            is_last: false,
-        })
+        let then = Then::More;
+        Self { pieces, then }
     }
 }
 

@@ -9,4 +9,5 @@ mod admission;
 mod holds;
 mod launches;
 mod nodes;
+mod uploads;
 mod world;

@@ -8,4 +8,6 @@
 mod apps;
 mod life;
 mod objects;
+mod restart;
+mod resume;
 mod world;

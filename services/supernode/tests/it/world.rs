@@ -2,7 +2,8 @@
 
 use std::io::{Cursor, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,16 +15,17 @@ use flwr_api::{
     Delivery, Launchers, Message, MessageId, Metadata, NodeId, ObjectId, ObjectTree, Payload,
     Phase, RunId, RunStatus, Token, UnixTime, UserConfig,
 };
-use flwr_state::{Clock, DiskFabs, Entropy, MemoryState, ObjectFiles};
+use flwr_state::{Clock, DiskFabs, Entropy, Journal, MemoryState, ObjectFiles};
 use flwr_superlink::appio::AppIoApi as ServerAppIo;
 use flwr_superlink::control::ControlApi;
 use flwr_superlink::fleet::FleetApi;
 use flwr_superlink::{Runtime, SuperLink};
 use flwr_supernode::{AppIoApi, Config, Ended, SuperNode};
 use flwr_transport::{
-    Acceptor, Bearer, Body, Call, Code, Connector, Context, Drain, Handler, Identity, Peer,
-    PublicKey, Reply, Status, memory,
+    Acceptor, Bearer, Body, BodyError, Call, Code, Connector, Context, Drain, Handler, Identity,
+    Peer, PublicKey, Reply, Status, Tail, memory,
 };
+use futures_util::stream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -39,10 +41,13 @@ pub(crate) struct World {
     pub(crate) apps: Arc<AppIoApi>,
     /// Every call that reached the SuperLink, and when.
     pub(crate) calls: Arc<Calls>,
+    link: SuperLink<MemoryState, Fabs>,
     node: SuperNode,
     leaving: Drain,
     clock: Arc<VirtualClock>,
-    _folder: tempfile::TempDir,
+    /// What the SuperNode keeps.
+    data: PathBuf,
+    folder: tempfile::TempDir,
 }
 
 /// What reached the SuperLink, and the call that it cannot answer.
@@ -50,6 +55,16 @@ pub(crate) struct World {
 pub(crate) struct Calls {
     all: Mutex<Vec<(Instant, Request)>>,
     broken: Mutex<Option<&'static str>>,
+    /// The calls whose next body breaks off, and after how many bytes.
+    cut: Mutex<Vec<(&'static str, usize)>>,
+    /// Whether the SuperLink is too old to go on with what broke off.
+    forgetful: AtomicBool,
+    /// Bytes of objects that have passed, one way or the other.
+    moved: Arc<AtomicU64>,
+    /// Whether no further call is answered.
+    dead: AtomicBool,
+    /// Whether bodies that break off are silent from then on.
+    silent: AtomicBool,
 }
 
 impl Calls {
@@ -64,6 +79,54 @@ impl Calls {
     /// From now on calls of this name fail.
     pub(crate) fn break_for_good(&self, name: &'static str) {
         *self.broken.lock().unwrap() = Some(name);
+    }
+
+    /// The next body of a call of this name breaks off after so many bytes.
+    pub(crate) fn cut(&self, name: &'static str, bytes: usize) {
+        self.cut.lock().unwrap().push((name, bytes));
+    }
+
+    /// The next body of a call of this name stands still after so many bytes, for ever.
+    pub(crate) fn stall(&self, name: &'static str, bytes: usize) {
+        self.silent.store(true, Ordering::Relaxed);
+        self.cut(name, bytes);
+    }
+
+    /// From now on the SuperLink knows no calls that Flower has not.
+    pub(crate) fn forget_own_calls(&self) {
+        self.forgetful.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes of objects that have passed, one way or the other.
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Counts a body's bytes, and breaks it off if that is due.
+    fn pass(&self, name: &'static str, body: Body) -> Body {
+        let mut due = self.cut.lock().unwrap();
+        let at = due.iter().position(|(due, _)| *due == name);
+        let left = at.map_or(usize::MAX, |at| due.remove(at).1);
+        let is_silent = self.silent.load(Ordering::Relaxed);
+        let (len, moved) = (body.len(), Arc::clone(&self.moved));
+        let passed = stream::unfold((Some(body), left), move |(body, left)| {
+            let moved = Arc::clone(&moved);
+            async move {
+                let mut body = body?;
+                if left == 0 && is_silent {
+                    std::future::pending::<()>().await;
+                }
+                let mut piece = match body.next().await? {
+                    Ok(piece) if left > 0 => piece,
+                    _ => return Some((Err(BodyError::Interrupted), (None, 0))),
+                };
+                piece.truncate(left);
+                moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                let left = left - piece.len();
+                Some((Ok(piece), (Some(body), left)))
+            }
+        });
+        Body::from_stream(len, passed)
     }
 }
 
@@ -104,14 +167,33 @@ struct Recorded<H> {
 }
 
 impl<H: Handler<Fleet>> Handler<Fleet> for Recorded<H> {
-    async fn handle(&self, context: Context, call: Call<Fleet>) -> Result<Reply<Fleet>, Status> {
+    async fn handle(
+        &self,
+        context: Context,
+        mut call: Call<Fleet>,
+    ) -> Result<Reply<Fleet>, Status> {
         let entry = (Instant::now(), call.request.clone());
         let name = flwr_transport::Request::name(&call.request);
         self.calls.all.lock().unwrap().push(entry);
         if *self.calls.broken.lock().unwrap() == Some(name) {
             return Err(Status::new(Code::Internal, "out of order"));
         }
-        self.inner.handle(context, call).await
+        if self.calls.dead.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        let is_own = matches!(
+            name,
+            "GetReceived" | "ResumePush" | "ResumePull" | "WatchRun"
+        );
+        if is_own && self.calls.forgetful.load(Ordering::Relaxed) {
+            return Err(Status::unimplemented(name));
+        }
+        call.body = call.body.map(|body| self.calls.pass(name, body));
+        let mut reply = self.inner.handle(context, call).await?;
+        if let Tail::Body(body) = reply.tail {
+            reply.tail = Tail::Body(self.calls.pass(name, body));
+        }
+        Ok(reply)
     }
 }
 
@@ -154,18 +236,13 @@ impl World {
             Arc::clone(&entropy) as Arc<dyn Entropy>,
         );
         let calls = Arc::new(Calls::default());
-        let (connector, acceptor) = memory::pair::<Fleet>(memory::Options::default());
-        let handler = Recorded {
-            calls: Arc::clone(&calls),
-            inner: Serve(link.fleet(false)),
-        };
-        tokio::spawn(acceptor.serve(Arc::new(handler), Drain::new()));
-        let connector = connector.with_identity(Identity::NodeKey(key(7)));
-        let caller = connector.connect().await.unwrap();
+        let caller = connection(&link, &calls).await;
+        let data = folder.path().join("objects");
         let node = SuperNode::new(
             config,
-            FleetClient::new(Arc::new(caller)),
-            objects(folder.path()),
+            caller,
+            objects(&data),
+            Journal::new(data.join("journal")),
             DiskFabs::new(folder.path().join("node")),
             Arc::clone(&clock) as Arc<dyn Clock>,
             entropy,
@@ -176,11 +253,49 @@ impl World {
             control: Arc::new(link.control(Runtime::Deployment)),
             apps: Arc::new(node.appio(Launchers::Anyone)),
             calls,
+            link,
             node,
             leaving: Drain::new(),
             clock,
-            _folder: folder,
+            data,
+            folder,
         }
+    }
+
+    /// Kills the SuperNode: what it has asked stays unanswered, and its connection is not closed.
+    pub(crate) fn kill(&mut self, running: JoinHandle<Result<(), Ended>>) {
+        running.abort();
+        self.calls.dead.store(true, Ordering::Relaxed);
+        // The former self cannot be stopped half way, but what it writes from now on is lost.
+        let data = self.folder.path().join("objects-again");
+        copy(&self.data, &data);
+        self.data = data;
+    }
+
+    /// Starts another SuperNode with the same key and the data that the killed one left behind.
+    pub(crate) async fn restart(&mut self) -> JoinHandle<Result<(), Ended>> {
+        self.calls = Arc::new(Calls::default());
+        self.node = SuperNode::new(
+            Config::default(),
+            connection(&self.link, &self.calls).await,
+            objects(&self.data),
+            self.journal(),
+            DiskFabs::new(self.folder.path().join("node")),
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+            Arc::new(Counting(AtomicU64::new(1 << 32))),
+        );
+        self.apps = Arc::new(self.node.appio(Launchers::Anyone));
+        self.start()
+    }
+
+    /// Removes all objects from the disk of a SuperNode that was killed.
+    pub(crate) fn lose_objects(&self) {
+        std::fs::remove_dir_all(self.data.join("objects")).unwrap();
+    }
+
+    /// Where the SuperNode writes down what it has in hand.
+    pub(crate) fn journal(&self) -> Journal {
+        Journal::new(self.data.join("journal"))
     }
 
     /// Starts the SuperNode and waits until it has joined.
@@ -460,13 +575,38 @@ fn key(number: u8) -> PublicKey {
     PublicKey::from_spki_der(vec![number].into())
 }
 
-fn objects(folder: &std::path::Path) -> ObjectFiles {
+/// A connection of the SuperNode's key, whose calls are written down.
+async fn connection(link: &SuperLink<MemoryState, Fabs>, calls: &Arc<Calls>) -> FleetClient {
+    let (connector, acceptor) = memory::pair::<Fleet>(memory::Options::default());
+    let handler = Recorded {
+        calls: Arc::clone(calls),
+        inner: Serve(link.fleet(false)),
+    };
+    tokio::spawn(acceptor.serve(Arc::new(handler), Drain::new()));
+    let connector = connector.with_identity(Identity::NodeKey(key(7)));
+    FleetClient::new(Arc::new(connector.connect().await.unwrap()))
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
+fn objects(folder: &Path) -> ObjectFiles {
     let config = flwr_state::files::Config {
         quota_bytes: 1 << 30,
         free_bytes_min: 0,
         durable: false,
     };
-    ObjectFiles::open(&folder.join("objects"), config).unwrap()
+    ObjectFiles::open(folder, config).unwrap()
 }
 
 /// A shared object and a root above it.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use flwr_api::ObjectId;
 use flwr_api::object::Malformed;
-use flwr_state::files::{Config, PutFile};
+use flwr_state::files::{Arrival, Config, PutFile};
 use flwr_transport::{Body, BodyError};
 use futures_util::{StreamExt, stream};
 
@@ -124,6 +124,58 @@ async fn bad_bodies_leave_nothing() {
     }
     assert_eq!(names(&folder.path().join("objects")), [""; 0]);
     store(&files, &(id, good)).await;
+}
+
+#[tokio::test]
+async fn an_object_goes_on_where_its_body_broke_off() {
+    let (folder, files) = open(PLENTY);
+    let (id, bytes) = object(1, 3 * LARGE);
+    let mut begun = None;
+    for (from, to) in [(0, 0), (0, 10), (10, LARGE), (LARGE, 2 * LARGE)] {
+        let rest = bytes.slice(from..to);
+        let body = interrupted(&rest, Some((bytes.len() - from) as u64));
+        let arrival = files.receive(id, begun, body).await.unwrap();
+        let Arrival::BrokeOff(partial, BodyError::Interrupted) = arrival else {
+            panic!("{arrival:?}");
+        };
+        assert_eq!(partial.len(), to as u64);
+        assert!(!files.has(id));
+        begun = Some(partial);
+    }
+    assert_eq!(files.totals().reserved_bytes, bytes.len() as u64);
+    let rest = pieces(&bytes.slice(2 * LARGE..), 70_000, true);
+    let arrival = files.receive(id, begun, rest).await.unwrap();
+    assert!(matches!(arrival, Arrival::Over(PutFile::Stored)));
+    assert_reads(&files, &(id, bytes)).await;
+    assert_clean(folder.path(), &files);
+}
+
+#[tokio::test]
+async fn a_beginning_that_does_not_fit_leaves_nothing() {
+    let (folder, files) = open(PLENTY);
+    let (wrong, right) = (object(1, LARGE), object(2, LARGE));
+    let begin = async |id| {
+        let body = interrupted(&wrong.1.slice(..1000), Some(LARGE as u64));
+        match files.receive(id, None, body).await.unwrap() {
+            Arrival::BrokeOff(partial, _) => Some(partial),
+            Arrival::Over(put) => panic!("{put:?}"),
+        }
+    };
+    let begun = begin(right.0).await;
+    let rest = Body::from_bytes(right.1.slice(1000..));
+    let arrival = files.receive(right.0, begun, rest).await.unwrap();
+    assert!(matches!(arrival, Arrival::Over(PutFile::WrongHash)));
+    assert_clean(folder.path(), &files);
+    // What has come of another object is of no use.
+    let begun = begin(wrong.0).await;
+    let whole = Body::from_bytes(right.1.clone());
+    let arrival = files.receive(right.0, begun, whole).await.unwrap();
+    assert!(matches!(arrival, Arrival::Over(PutFile::Stored)));
+    let given_up = begin(wrong.0).await;
+    let tmp = folder.path().join("tmp");
+    assert_eq!(names(&tmp).len(), 1);
+    drop(given_up);
+    wait_until(|| names(&tmp).is_empty() && files.totals().reserved_bytes == 0).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,164 @@
+//! Pushes that break off and go on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use flwr_api::fleet::{self, FleetService};
+use flwr_api::{NodeId, ObjectTree, RunId};
+use flwr_transport::{Body, BodyError, Code};
+use futures_util::stream;
+
+use crate::world::{Letter, World};
+
+const LARGE: usize = 200_000;
+const BREAK: usize = 150_000;
+
+/// A reply that is announced, and whose object has come in part.
+struct Broken {
+    world: World,
+    node: NodeId,
+    run: RunId,
+    reply: Letter,
+}
+
+impl Broken {
+    async fn new() -> Self {
+        let world = World::new();
+        let (node, run) = (world.join(1, 30.0).await, world.running().await);
+        let letter = world.instruct(run, node, "m").await;
+        let asked = letter.id();
+        let name = "x".repeat(LARGE);
+        let reply = world.letter(run, node, NodeId::SUPERLINK, asked.as_str(), &name);
+        let call = fleet::PushMessages {
+            node,
+            message: Some(reply.message.clone()),
+            trees: vec![ObjectTree::leaf(reply.root)],
+        };
+        let pushed = world.fleet.push_messages(&world.by_node(1), call).await;
+        assert_eq!(pushed.unwrap().missing, [reply.root]);
+        let broken = Self {
+            world,
+            node,
+            run,
+            reply,
+        };
+        broken.push_some(BREAK).await;
+        broken
+    }
+
+    /// A push that breaks off after so many bytes.
+    async fn push_some(&self, bytes: usize) {
+        let object = &self.reply.object;
+        let pieces = [Ok(object.slice(..bytes)), Err(BodyError::Interrupted)];
+        let body = Body::from_stream(Some(object.len() as u64), stream::iter(pieces));
+        let call = fleet::PushObject {
+            node: self.node,
+            run: self.run,
+            object: self.reply.root,
+        };
+        let context = self.world.by_node(1);
+        let refused = self.world.fleet.push_object(&context, call, body).await;
+        assert_eq!(refused.unwrap_err().code, Code::Unavailable);
+    }
+
+    async fn received(&self) -> u64 {
+        self.received_from(1, self.node).await
+    }
+
+    async fn received_from(&self, key: u8, node: NodeId) -> u64 {
+        let call = fleet::GetReceived {
+            node,
+            run: self.run,
+            objects: vec![self.reply.root],
+        };
+        let context = self.world.by_node(key);
+        let received = self.world.fleet.received(&context, call).await.unwrap();
+        assert_eq!(received.len(), 1);
+        received[0]
+    }
+
+    async fn resume(&self, offset: usize, rest: Bytes) -> bool {
+        let call = fleet::ResumePush {
+            node: self.node,
+            run: self.run,
+            object: self.reply.root,
+            offset: offset as u64,
+        };
+        let context = self.world.by_node(1);
+        let rest = Body::from_bytes(rest);
+        let pushed = self.world.fleet.resume_push(&context, call, rest).await;
+        pushed.unwrap()
+    }
+
+    fn rest(&self, offset: usize) -> Bytes {
+        self.reply.object.slice(offset..)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_that_broke_off_goes_on() {
+    let broken = Broken::new().await;
+    assert_eq!(broken.received().await, BREAK as u64);
+    assert!(!broken.resume(BREAK + 1, broken.rest(BREAK + 1)).await);
+    assert!(broken.resume(BREAK, broken.rest(BREAK)).await);
+    assert_eq!(broken.received().await, 0);
+    let call = fleet::PullObject {
+        node: broken.node,
+        run: broken.run,
+        object: broken.reply.root,
+        wait: Duration::ZERO,
+    };
+    let world = &broken.world;
+    let pulled = world.fleet.pull_object(&world.by_node(1), call).await;
+    let body = pulled.unwrap().1.unwrap();
+    assert_eq!(body.collect(1 << 20).await.unwrap(), broken.reply.object);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_is_forgotten() {
+    let broken = Broken::new().await;
+    let rest = Bytes::from(vec![b'y'; broken.rest(BREAK).len()]);
+    assert!(!broken.resume(BREAK, rest).await);
+    assert_eq!(broken.received().await, 0);
+    assert!(!broken.resume(BREAK, broken.rest(BREAK)).await);
+    broken.push_some(100_000).await;
+    assert_eq!(broken.received().await, 100_000);
+    assert!(broken.resume(100_000, broken.rest(100_000)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_sees_or_spoils_what_another_node_sent() {
+    let broken = Broken::new().await;
+    let other = broken.world.join(2, 30.0).await;
+    assert_eq!(broken.received_from(2, other).await, 0);
+    let call = fleet::ResumePush {
+        node: broken.node,
+        run: broken.run,
+        object: broken.reply.root,
+        offset: 0,
+    };
+    let world = &broken.world;
+    let body = Body::from_bytes(Bytes::from_static(b"spoilt"));
+    let refused = world.fleet.resume_push(&world.by_node(2), call, body).await;
+    assert_eq!(refused.unwrap_err().code, Code::Unauthenticated);
+    assert!(broken.resume(BREAK, broken.rest(BREAK)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_broke_off_is_not_kept_for_ever() {
+    let broken = Broken::new().await;
+    let (link, drain) = (broken.world.link.clone(), broken.world.drain.clone());
+    tokio::spawn(async move { link.sweep(&drain).await });
+    // The run lives for ten minutes without heartbeats, and what it left for five seconds longer.
+    tokio::time::sleep(Duration::from_secs(590)).await;
+    assert_eq!(broken.received().await, BREAK as u64);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let call = fleet::GetReceived {
+        node: broken.node,
+        run: broken.run,
+        objects: vec![broken.reply.root],
+    };
+    let context = broken.world.by_node(1);
+    let refused = broken.world.fleet.received(&context, call).await;
+    assert_eq!(refused.unwrap_err().code, Code::PermissionDenied);
+}
