@@ -217,14 +217,11 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         call: PushObject,
         body: Body,
     ) -> Result<bool, Status> {
-        self.authorize_for_run(context, call.node, call.run).await?;
-        let key = Key {
-            node: call.node,
-            run: call.run,
-            object: call.object,
-        };
+        let PushObject { node, run, object } = call;
+        self.authorize_for_run(context, node, run).await?;
+        let key = Key { node, run, object };
         let body = self.link.gather(key, body).await?;
-        self.link.store_object(call.object, body).await
+        self.link.store_object(object, body).await
     }
 
     async fn pull_object(
@@ -259,9 +256,8 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
     async fn received(&self, context: &Context, call: GetReceived) -> Result<Vec<u64>, Status> {
         let GetReceived { node, run, objects } = call;
         self.authorize_for_run(context, node, run).await?;
-        let partials = &self.link.core.partials;
-        let received = |object| partials.received(Key { node, run, object });
-        Ok(objects.into_iter().map(received).collect())
+        let keys = objects.into_iter().map(|object| Key { node, run, object });
+        Ok(self.link.core.partials.received(keys))
     }
 
     async fn resume_push(
@@ -270,14 +266,16 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         call: ResumePush,
         body: Body,
     ) -> Result<bool, Status> {
-        self.authorize_for_run(context, call.node, call.run).await?;
-        let key = Key {
-            node: call.node,
-            run: call.run,
-            object: call.object,
-        };
-        match self.link.gather_rest(key, call.offset, body).await? {
-            Some(whole) => self.link.store_object(call.object, whole).await,
+        let ResumePush {
+            node,
+            run,
+            object,
+            offset,
+        } = call;
+        self.authorize_for_run(context, node, run).await?;
+        let key = Key { node, run, object };
+        match self.link.gather_rest(key, offset, body).await? {
+            Some(whole) => self.link.store_object(object, whole).await,
             None => Ok(false),
         }
     }

@@ -102,18 +102,20 @@ impl Partials {
         }
     }
 
-    /// How many bytes are here. Whoever writes them is over: the node asks because it has lost them.
-    pub(crate) fn received(&self, key: Key) -> u64 {
+    /// How many bytes are here of each. Whoever writes them is over: the node asks because it has
+    /// lost them.
+    pub(crate) fn received(&self, keys: impl IntoIterator<Item = Key>) -> Vec<u64> {
         let mut table = self.table();
-        let Some(partial) = table.get(&key) else {
-            return 0;
-        };
-        let received = {
+        let received = keys.into_iter().map(|key| {
+            let Some(partial) = table.get(&key) else {
+                return 0;
+            };
             let mut partial = locked(partial);
             partial.turn += 1;
             partial.left_at.get_or_insert_with(Instant::now);
             partial.bytes.len() as u64
-        };
+        });
+        let received: Vec<_> = received.collect();
         self.keep_bounds(&mut table);
         received
     }
