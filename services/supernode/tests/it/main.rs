@@ -6,6 +6,7 @@
 )]
 
 mod apps;
+mod calls;
 mod life;
 mod objects;
 mod restart;

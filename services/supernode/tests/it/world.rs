@@ -3,14 +3,14 @@
 use std::io::{Cursor, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use flwr_api::appio::{self, AppInputs, AppIoService};
 use flwr_api::control::{ControlService, StartRun, StopRun};
-use flwr_api::fleet::{Fleet, FleetClient, Request, Serve};
+use flwr_api::fleet::{Fleet, FleetClient, Serve};
 use flwr_api::{
     Delivery, Launchers, Message, MessageId, Metadata, NodeId, ObjectId, ObjectTree, Payload,
     Phase, RunId, RunStatus, Token, UnixTime, UserConfig,
@@ -22,13 +22,13 @@ use flwr_superlink::fleet::FleetApi;
 use flwr_superlink::{Runtime, SuperLink};
 use flwr_supernode::{AppIoApi, Config, Ended, SuperNode};
 use flwr_transport::{
-    Acceptor, Bearer, Body, BodyError, Call, Code, Connector, Context, Drain, Handler, Identity,
-    Peer, PublicKey, Reply, Status, Tail, memory,
+    Acceptor, Bearer, Body, Connector, Context, Drain, Identity, Peer, PublicKey, Status, memory,
 };
-use futures_util::stream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::calls::{Calls, Recorded};
 
 type Fabs = DiskFabs;
 
@@ -48,86 +48,6 @@ pub(crate) struct World {
     /// What the SuperNode keeps.
     data: PathBuf,
     folder: tempfile::TempDir,
-}
-
-/// What reached the SuperLink, and the call that it cannot answer.
-#[derive(Debug, Default)]
-pub(crate) struct Calls {
-    all: Mutex<Vec<(Instant, Request)>>,
-    broken: Mutex<Option<&'static str>>,
-    /// The calls whose next body breaks off, and after how many bytes.
-    cut: Mutex<Vec<(&'static str, usize)>>,
-    /// Whether the SuperLink is too old to go on with what broke off.
-    forgetful: AtomicBool,
-    /// Bytes of objects that have passed, one way or the other.
-    moved: Arc<AtomicU64>,
-    /// Whether no further call is answered.
-    dead: AtomicBool,
-    /// Whether bodies that break off are silent from then on.
-    silent: AtomicBool,
-}
-
-impl Calls {
-    pub(crate) fn all(&self) -> Vec<(Instant, Request)> {
-        self.all.lock().unwrap().clone()
-    }
-
-    pub(crate) fn count(&self, wanted: impl Fn(&Request) -> bool) -> usize {
-        self.all().iter().filter(|(_, call)| wanted(call)).count()
-    }
-
-    /// From now on calls of this name fail.
-    pub(crate) fn break_for_good(&self, name: &'static str) {
-        *self.broken.lock().unwrap() = Some(name);
-    }
-
-    /// The next body of a call of this name breaks off after so many bytes.
-    pub(crate) fn cut(&self, name: &'static str, bytes: usize) {
-        self.cut.lock().unwrap().push((name, bytes));
-    }
-
-    /// The next body of a call of this name stands still after so many bytes, for ever.
-    pub(crate) fn stall(&self, name: &'static str, bytes: usize) {
-        self.silent.store(true, Ordering::Relaxed);
-        self.cut(name, bytes);
-    }
-
-    /// From now on the SuperLink knows no calls that Flower has not.
-    pub(crate) fn forget_own_calls(&self) {
-        self.forgetful.store(true, Ordering::Relaxed);
-    }
-
-    /// Bytes of objects that have passed, one way or the other.
-    pub(crate) fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
-    }
-
-    /// Counts a body's bytes, and breaks it off if that is due.
-    fn pass(&self, name: &'static str, body: Body) -> Body {
-        let mut due = self.cut.lock().unwrap();
-        let at = due.iter().position(|(due, _)| *due == name);
-        let left = at.map_or(usize::MAX, |at| due.remove(at).1);
-        let is_silent = self.silent.load(Ordering::Relaxed);
-        let (len, moved) = (body.len(), Arc::clone(&self.moved));
-        let passed = stream::unfold((Some(body), left), move |(body, left)| {
-            let moved = Arc::clone(&moved);
-            async move {
-                let mut body = body?;
-                if left == 0 && is_silent {
-                    std::future::pending::<()>().await;
-                }
-                let mut piece = match body.next().await? {
-                    Ok(piece) if left > 0 => piece,
-                    _ => return Some((Err(BodyError::Interrupted), (None, 0))),
-                };
-                piece.truncate(left);
-                moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                let left = left - piece.len();
-                Some((Ok(piece), (Some(body), left)))
-            }
-        });
-        Body::from_stream(len, passed)
-    }
 }
 
 /// A world in which an app works on the first instruction of a run.
@@ -157,43 +77,6 @@ impl AtWork {
             app,
             instruction,
         }
-    }
-}
-
-/// A handler that writes down what it is asked.
-struct Recorded<H> {
-    calls: Arc<Calls>,
-    inner: H,
-}
-
-impl<H: Handler<Fleet>> Handler<Fleet> for Recorded<H> {
-    async fn handle(
-        &self,
-        context: Context,
-        mut call: Call<Fleet>,
-    ) -> Result<Reply<Fleet>, Status> {
-        let entry = (Instant::now(), call.request.clone());
-        let name = flwr_transport::Request::name(&call.request);
-        self.calls.all.lock().unwrap().push(entry);
-        if *self.calls.broken.lock().unwrap() == Some(name) {
-            return Err(Status::new(Code::Internal, "out of order"));
-        }
-        if self.calls.dead.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-        let is_own = matches!(
-            name,
-            "GetReceived" | "ResumePush" | "ResumePull" | "WatchRun"
-        );
-        if is_own && self.calls.forgetful.load(Ordering::Relaxed) {
-            return Err(Status::unimplemented(name));
-        }
-        call.body = call.body.map(|body| self.calls.pass(name, body));
-        let mut reply = self.inner.handle(context, call).await?;
-        if let Tail::Body(body) = reply.tail {
-            reply.tail = Tail::Body(self.calls.pass(name, body));
-        }
-        Ok(reply)
     }
 }
 
