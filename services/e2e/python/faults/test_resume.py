@@ -52,14 +52,6 @@ def one_site(directory: Path, certificates: Certificates) -> Iterator[Site]:
         yield Site(federation, wire, node)
 
 
-def check(run: Run) -> None:
-    """The run completes with the reply of its only node."""
-    run.wait_completed()
-    (reply,) = run.events("reply")
-    assert reply["code"] is None, reply
-    assert reply["saw"]["returned"] == reply["checksum"]
-
-
 def test_a_node_that_is_killed_late_in_an_upload_goes_on_after_its_restart(
     tmp_path: Path, certificates: Certificates
 ) -> None:
@@ -72,14 +64,14 @@ def test_a_node_that_is_killed_late_in_an_upload_goes_on_after_its_restart(
         site.wire.mend()
         with site.node.again() as again:
             again.wait_log("took its place again")
-            check(run)
+            run.check_round()
             sent = site.wire.sent - before
             print(f"sent after the restart: {sent} of {TOTAL} bytes")
             assert sent < 0.15 * TOTAL
             later = [event for event in parse_events(again.log) if event["event"] == "client"]
             assert len(site.node.events("client") + later) == 1
             # And it is a node like any other.
-            check(site.start())
+            site.start().check_round()
 
 
 def test_a_node_whose_address_changes_in_mid_upload_sends_hardly_anything_again(
@@ -87,12 +79,12 @@ def test_a_node_whose_address_changes_in_mid_upload_sends_hardly_anything_again(
 ) -> None:
     with one_site(tmp_path, certificates) as site:
         # The same twice, once undisturbed: what headers and acknowledgements take is not sent again.
-        check(site.start())
+        site.start().check_round()
         undisturbed = site.wire.sent
         run = site.start()
         wait_for(lambda: site.wire.sent > undisturbed + TOTAL // 2, 60, "half of the reply", interval=0.01)
         site.wire.rebind()
-        check(run)
+        run.check_round()
         again = site.wire.sent - 2 * undisturbed
         print(f"sent more than undisturbed: {again} of {TOTAL} bytes")
         assert again < 0.02 * TOTAL
