@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from fedbench import linkreport, machine
-from fedbench.flags import positive
+from fedbench.flags import add_results, positive
 from fedbench.processes import Children
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +21,7 @@ TRANSPORTS = ("tls", "grpc", "quic")
 IDLE_TRANSPORTS = ("grpc", "quic")
 OBJECTS, PARALLEL = 16, 4
 SETTLE_S = 20
+IDLE_FIGURES = (("kb_each", 1), ("core_percent", 2), ("connect_s", 1))
 CPU_RATIO_MAX, KB_MAX = 2.0, 60
 
 
@@ -135,21 +136,16 @@ def finish(options, facts, seconds, results):
         values = [sample[name] for sample in results["cpu"]]
         ratios = [sample[name] / sample[yardstick] for sample in results["cpu"]]
         cells.append([name, spread(values), spread(ratios)])
-    tables = [cells]
+    tables = [linkreport.markdown(cells)]
     if results["idle"]:
-        head = ["idle connections", "number", "KB each", "% of a core", "opened within s"]
-        tables.append([head, *([one["transport"], str(one["connections"]), f"{one['kb_each']:.1f}",
-                                f"{one['core_percent']:.2f}", f"{one['connect_s']:.1f}"] for one in results["idle"])])
-    texts = [linkreport.markdown(table) for table in tables] + [linkreport.targets_table(rows)]
+        cells = [["idle connections", "number", "KB each", "% of a core", "opened within s"]]
+        for one in results["idle"]:
+            figures = (f"{one[name]:.{digits}f}" for name, digits in IDLE_FIGURES)
+            cells.append([one["transport"], str(one["connections"]), *figures])
+        tables.append(linkreport.markdown(cells))
     command = shlex.join(["bench/local.sh", *sys.argv[1:]])
-    text = "\n\n".join([machine.text(facts, command, seconds), *texts])
-    print("\n" + text)
-    if options.markdown:
-        options.markdown.write_text(text + "\n")
-    if options.json:
-        whole = {"command": command, "seconds": seconds, "machine": facts, "targets": rows, "samples": results}
-        options.json.write_text(json.dumps(whole, indent=2) + "\n")
-    return 1 if options.check and not all(row["met"] for row in rows) else 0
+    whole = {"command": command, "seconds": seconds, "machine": facts, "targets": rows, "samples": results}
+    return linkreport.write(options, whole, tables)
 
 
 def targets(results):
@@ -178,9 +174,7 @@ def parse():
     add("--megabytes", type=positive, default=800, metavar="MB", help="moved in a transfer (800)")
     add("--connections", type=int, default=10_000, metavar="N", help="idle connections (10000); 0 measures none")
     add("--idle-seconds", type=positive, default=60, metavar="S", help="how long they are watched (60)")
-    add("--check", action="store_true", help="exit with status 1 if a target is missed")
-    add("--json", type=Path, metavar="FILE", help="write every sample to FILE")
-    add("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")
+    add_results(parser)
     options = parser.parse_args()
     options.link = os.environ.get("FLWR_LINK_BIN") or str(ROOT / "target" / "release" / "flwr-link")
     if not os.access(options.link, os.X_OK):

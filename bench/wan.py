@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from fedbench import linkreport, linkrun, machine
-from fedbench.flags import names, positive
+from fedbench.flags import add_results, names, positive
 from fedbench.wan import Link, Unable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,15 +114,8 @@ def finish(options, facts, seconds, results):
     if "ttfb" in results:
         tables.append(linkreport.ttfb_table(results["ttfb"]))
         rows += linkreport.ttfb_targets(results["ttfb"])
-    tables = [table for table in (*tables, linkreport.targets_table(rows)) if table]
-    text = "\n\n".join([machine.text(facts, command, seconds), *tables])
-    print("\n" + text)
-    if options.markdown:
-        options.markdown.write_text(text + "\n")
-    if options.json:
-        whole = {"command": command, "seconds": seconds, "machine": facts, "cells": cells, "targets": rows}
-        options.json.write_text(json.dumps({**whole, "samples": results}, indent=2) + "\n")
-    return 1 if options.check and not all(row["met"] for row in rows) else 0
+    whole = {"command": command, "seconds": seconds, "machine": facts, "cells": cells, "targets": rows, "samples": results}
+    return linkreport.write(options, whole, tables)
 
 
 def size(rate_mbit):
@@ -158,9 +151,7 @@ def parse(arguments):
     add("--control", action="store_true", help="instead: small calls beside a large upload")
     add("--ttfb", action="store_true", help="instead: time to the first answer of a new connection")
     add("--chrt", action=argparse.BooleanOptionalAction, default=True, help="ends under SCHED_FIFO")
-    add("--check", action="store_true", help="exit with status 1 if a target is missed")
-    add("--json", type=Path, metavar="FILE", help="write every sample to FILE")
-    add("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")
+    add_results(parser)
     options = parser.parse_args(arguments)
     options.emulator, options.link = program("FLWR_EMU_BIN", "flwr-emu"), program("FLWR_LINK_BIN", "flwr-link")
     quick = options.quick

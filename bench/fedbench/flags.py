@@ -1,6 +1,7 @@
 """Values of command line flags, for argparse's `type`."""
 
 import argparse
+from pathlib import Path
 
 
 def names(text):
@@ -19,3 +20,10 @@ def positive(text):
 def seconds(text):
     """Moments between commas, in seconds."""
     return [float(moment) for moment in names(text)]
+
+
+def add_results(parser):
+    """What becomes of the results."""
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if a target is missed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")

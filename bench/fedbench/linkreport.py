@@ -1,6 +1,9 @@
 """What samples of transfers come to: medians, targets, Markdown."""
 
+import json
 import statistics
+
+from . import machine
 
 GOALS = {"wan-20": 0.90, "wan-20-0.1": 0.90, "wan-50-0.5": 0.88, "wan-100-1": 0.84, "wan-200-2": 0.78}
 """Goodput of QUIC, as a share of the link's rate."""
@@ -25,6 +28,19 @@ CONTROL_FIGURES = (
     ("loaded", "p99_ms"),
     ("loaded", "max_ms"),
 )
+
+
+def write(options, whole, tables):
+    """Prints the tables and writes what `flags.add_results` asks for; returns the exit status."""
+    rows = whole["targets"]
+    about = machine.text(whole["machine"], whole["command"], whole["seconds"])
+    text = "\n\n".join(table for table in (about, *tables, targets_table(rows)) if table)
+    print("\n" + text)
+    if options.markdown:
+        options.markdown.write_text(text + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(whole, indent=2) + "\n")
+    return 1 if options.check and not all(row["met"] for row in rows) else 0
 
 
 def summarize(samples):

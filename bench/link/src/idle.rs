@@ -1,49 +1,41 @@
 //! `flwr-link idle`: many connections on which nothing happens.
 
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use clap::Args;
 use futures_util::stream::{StreamExt, TryStreamExt, iter};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::mover::Mover;
+use crate::mover::{FarEnd, Mover};
 use crate::serve::end_of_stdin;
 use crate::source::Source;
-use crate::transport::Transport;
 use crate::{Error, certificates, print};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    #[arg(long)]
-    transport: Transport,
-    /// Address and port of `flwr-link serve`
-    #[arg(long, value_name = "ADDRESS")]
-    server: SocketAddr,
-    /// Directory of `flwr-link certs`
-    #[arg(long, value_name = "DIRECTORY")]
-    certs: PathBuf,
+    #[command(flatten)]
+    far: FarEnd,
     #[arg(long, value_name = "N")]
     connections: usize,
 }
 
 /// Opens the connections, makes one call on each, and holds them until stdin closes.
 pub(crate) async fn idle(options: &Options) -> Result<(), Error> {
-    let (tls, source) = (certificates::client(&options.certs)?, Source::new());
+    let (tls, source) = (certificates::client(&options.far.certs)?, Source::new());
     aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io::Error::other)?;
     let start = Instant::now();
     let connect = |_| async {
         let (tls, source) = (tls.clone(), source.clone());
-        let mover = Mover::connect(options.transport, options.server, None, tls, source).await?;
+        let mover =
+            Mover::connect(options.far.transport, options.far.server, None, tls, source).await?;
         mover.heartbeat().await?;
         Ok::<_, Error>(mover)
     };
     let connecting = iter(0..options.connections).map(connect);
     let held: Vec<Mover> = connecting.buffer_unordered(AT_ONCE).try_collect().await?;
     print(&json!({
-        "transport": options.transport.name(),
+        "transport": options.far.transport.name(),
         "held": held.len(),
         "seconds": start.elapsed().as_secs_f64(),
     }))?;

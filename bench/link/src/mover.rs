@@ -1,11 +1,12 @@
 //! The end that asks, whatever carries it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use flwr_api::fleet::{FleetClient, Heartbeat, ObjectState, PullObject, PushObject};
 use flwr_api::{NodeId, RunId};
 use flwr_certs::ClientTls;
@@ -21,6 +22,19 @@ use crate::Error;
 use crate::plain::Plain;
 use crate::source::{Source, object_id};
 use crate::transport::{self, Transport};
+
+/// What to connect to, and how.
+#[derive(Debug, Args)]
+pub(crate) struct FarEnd {
+    #[arg(long)]
+    pub(crate) transport: Transport,
+    /// Address and port of `flwr-link serve`
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) server: SocketAddr,
+    /// Directory of `flwr-link certs`
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) certs: PathBuf,
+}
 
 /// Where objects go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,8 +1,6 @@
 //! `flwr-link run`: one connection, one transfer, one line of JSON.
 
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,7 +11,7 @@ use serde_json::json;
 use tokio::time::{Instant, interval, timeout};
 
 use crate::latency::{Latencies, milliseconds};
-use crate::mover::{Direction, Load, Mover};
+use crate::mover::{Direction, FarEnd, Load, Mover};
 use crate::source::Source;
 use crate::transport::{self, Transport};
 use crate::usage::{Kernel, Usage};
@@ -21,14 +19,8 @@ use crate::{Error, certificates, print};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    #[arg(long)]
-    transport: Transport,
-    /// Address and port of `flwr-link serve`
-    #[arg(long, value_name = "ADDRESS")]
-    server: SocketAddr,
-    /// Directory of `flwr-link certs`
-    #[arg(long, value_name = "DIRECTORY")]
-    certs: PathBuf,
+    #[command(flatten)]
+    far: FarEnd,
     #[arg(long)]
     direction: Direction,
     #[arg(long, default_value_t = 8)]
@@ -55,18 +47,18 @@ pub(crate) struct Options {
 /// Connects, moves the objects and reports.
 pub(crate) async fn run(options: &Options) -> Result<(), Error> {
     let control_period = Duration::from_millis(options.control_period_ms);
-    if options.transport == Transport::Tls && !control_period.is_zero() {
+    if options.far.transport == Transport::Tls && !control_period.is_zero() {
         return Err(Error::NoControl);
     }
     let load = options.load();
     // What a process does once is not the transport's: the random bytes, and the seed of the generator that TLS draws
     // from, which takes about 30 ms.
-    let (tls, source) = (certificates::client(&options.certs)?, Source::new());
+    let (tls, source) = (certificates::client(&options.far.certs)?, Source::new());
     aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io::Error::other)?;
     let start = Instant::now();
     let mover = Mover::connect(
-        options.transport,
-        options.server,
+        options.far.transport,
+        options.far.server,
         options.congestion,
         tls,
         source,
@@ -90,7 +82,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
     let transfer = timed(&mover, &load, control_period, patience).await?;
     let seconds = transfer.took.as_secs_f64();
     print(&json!({
-        "transport": options.transport.name(),
+        "transport": options.far.transport.name(),
         "ttfb_ms": milliseconds(first_answer),
         "seconds": seconds,
         "bytes": transfer.bytes,
