@@ -2,8 +2,8 @@
 //!
 //! An object is in `objects/ab/abcdef..`, named by its id in hexadecimal digits, or it is not there:
 //! bytes go to `tmp/` first, are hashed on the way, and get their name when all of them are right.
-//! They are checked again on the way out ([`check`]). At no time is more than a few megabytes of an object in
-//! memory.
+//! They are checked again on the way out ([`check`]). At no time is more than a few megabytes of an
+//! object in memory.
 //!
 //! Whoever needs objects pins them. What is not pinned stays as a cache, and goes when room is
 //! needed, the least recently used first.
@@ -116,6 +116,7 @@ impl ObjectFiles {
         let mut body = body.checked();
         loop {
             let batch = Batch::next(&mut body).await;
+            // What broke off takes no room, and nothing goes for it.
             if let Some(why) = batch.failure() {
                 return blocking(move || {
                     incoming.discard();
