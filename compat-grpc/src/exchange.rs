@@ -111,6 +111,7 @@ impl<E: Exchange> Calls<E> {
             deadline,
             drain: self.drain.clone(),
             gone: self.gone.clone(),
+            presence: None,
         };
         let work = async {
             let message = message.await?;

@@ -94,6 +94,7 @@ impl SuperLinkOverGrpc {
             deadline: later(),
             drain: Drain::new(),
             gone: tokio_util::sync::CancellationToken::new(),
+            presence: None,
         };
         let started = self
             .link

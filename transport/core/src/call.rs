@@ -92,6 +92,18 @@ impl<P: Protocol> Call<P> {
         self
     }
 
+    /// The same call once more, if it may be made twice.
+    #[must_use]
+    pub fn again(&self) -> Option<Self> {
+        let may = self.request.idempotent() && self.body.is_none();
+        may.then(|| Self {
+            request: self.request.clone(),
+            bearer: self.bearer.clone(),
+            body: None,
+            deadline: self.deadline,
+        })
+    }
+
     /// The same call with a bearer.
     #[must_use]
     pub fn with_bearer(mut self, bearer: Bearer) -> Self {

@@ -17,6 +17,7 @@ pub mod drain;
 pub mod memory;
 pub mod peer;
 pub mod prefer;
+pub mod presence;
 pub mod redial;
 pub mod serve;
 pub mod status;
@@ -26,6 +27,7 @@ pub use call::{Call, EventStream, Protocol, Reply, Request, Tail, Wire};
 pub use drain::{Drain, DrainGuard};
 pub use peer::{AccountId, Bearer, Identity, Peer, PublicKey};
 pub use prefer::Prefer;
+pub use presence::Presence;
 pub use redial::{LinkState, Policy, Redial};
 pub use serve::{
     Acceptor, Caller, Closed, ConnectError, Connector, Context, Drained, DynCaller, Handler,

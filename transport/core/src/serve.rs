@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::call::{Call, Protocol, Reply};
 use crate::drain::Drain;
 use crate::peer::{Bearer, Peer};
+use crate::presence::Presence;
 use crate::status::{Code, Status};
 
 /// What a service learns about a call beside its request.
@@ -27,6 +28,8 @@ pub struct Context {
     pub drain: Drain,
     /// Cancelled when the connection that the call came over is gone, long after the call maybe.
     pub gone: CancellationToken,
+    /// How long the caller has been silent, where the transport hears from it between calls.
+    pub presence: Option<Presence>,
 }
 
 /// Answers the calls of a protocol.

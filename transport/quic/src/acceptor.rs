@@ -19,7 +19,7 @@ use crate::code::CLOSED;
 use crate::connection::Serving;
 use crate::options::Options;
 use crate::tuning::{MTU_ETHERNET, MTU_JUMBO};
-use crate::{ALPN, udp};
+use crate::{ALPN, sessions, udp};
 
 /// Serves one address.
 pub struct Acceptor<P: Protocol> {
@@ -43,7 +43,7 @@ impl<P: Protocol> Acceptor<P> {
     ) -> io::Result<Self> {
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![ALPN.to_vec()];
-        tls.max_early_data_size = 0;
+        sessions::kept_by(&mut tls);
         let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
         config.transport_config(Arc::new(options.tuning.transport(MTU_ETHERNET)));

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flwr_transport::{
-    Call, Code, Context, Drain, EventStream, Handler, Peer, Protocol, Reply, Status, Tail,
+    Call, Code, Context, Drain, EventStream, Handler, Peer, Presence, Protocol, Reply,
+    Request as _, Status, Tail,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
 use quinn::{RecvStream, SendStream, WriteError};
@@ -24,6 +25,9 @@ pub(crate) struct Answering<H> {
     pub(crate) peer: Arc<Peer>,
     pub(crate) admit: Admit,
     pub(crate) gone: CancellationToken,
+    pub(crate) presence: Presence,
+    /// Cancelled when the handshake is over.
+    pub(crate) established: CancellationToken,
     pub(crate) drain: Drain,
     pub(crate) limits: Limits,
 }
@@ -110,6 +114,7 @@ impl<H> Answering<H> {
     where
         H: Handler<P>,
     {
+        let is_early = incoming.is_0rtt();
         let mut incoming = Incoming::new(incoming, self.limits);
         let head = timeout(HEAD_TIME_MAX, incoming.next::<Asked<P::Request>>());
         let head = head.await.map_err(|_elapsed| {
@@ -121,6 +126,10 @@ impl<H> Answering<H> {
             Ok(None) => return Err(malformed("the call is empty".into())),
             Err(missing) => return Err(malformed(format!("the call cannot be read: {missing}"))),
         };
+        if is_early && !asked.request.idempotent() {
+            // Not before it is certain that the caller is here now (RFC 8470, section 3).
+            self.established.cancelled().await;
+        }
         (self.admit)(&self.peer.identity)?;
         let body = match asked.body {
             Follows::Nothing => None,
@@ -134,6 +143,7 @@ impl<H> Answering<H> {
             deadline: Instant::now() + patience,
             drain: self.drain.clone(),
             gone: self.gone.clone(),
+            presence: Some(self.presence.clone()),
         };
         let call = Call {
             request: asked.request,

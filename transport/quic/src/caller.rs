@@ -3,13 +3,14 @@
 use std::sync::{Arc, OnceLock};
 
 use flwr_transport::{Call, Closed, Code, Peer, Protocol, Reply, Status};
-use quinn::{Connection, ConnectionError, Endpoint};
+use quinn::{Connection, ConnectionError, Endpoint, ZeroRttAccepted};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::calling;
 use crate::code::CLOSED;
+use crate::early::Early;
 use crate::head::{Hello, Notice};
 use crate::stream::{Incoming, Limits, Outgoing};
 
@@ -22,6 +23,7 @@ pub struct Caller<P: Protocol> {
     _greeting: AbortOnDropHandle<()>,
     _endpoint: Endpoint,
     limits: Limits,
+    early: Early,
     _protocol: std::marker::PhantomData<fn() -> P>,
 }
 
@@ -34,28 +36,48 @@ struct Shared {
 
 impl<P: Protocol> Caller<P> {
     /// Says hello on the first stream, and does not wait for the answer: calls are in the same
-    /// flight.
+    /// flight, which is the first of all where `handshake` is still under way.
     pub(crate) async fn new(
         endpoint: Endpoint,
         connection: Connection,
+        handshake: Option<ZeroRttAccepted>,
         peer: Peer,
         hello: &Hello<'static>,
         limits: Limits,
     ) -> Result<Self, ConnectionError> {
-        let (outgoing, incoming) = connection.open_bi().await?;
-        let mut outgoing = Outgoing::new(outgoing, limits.of_hello());
-        // A connection that is gone already says so in the first call.
-        let _ = outgoing.write_value(hello).await;
         let shared = Arc::new(Shared::default());
-        let incoming = Incoming::new(incoming, limits.of_hello());
-        let greeting = listen(outgoing, incoming, Arc::clone(&shared));
+        let first = greet(&connection, hello, limits).await?;
+        let (early, greeting) = match handshake {
+            None => (
+                Early::none(),
+                tokio::spawn(listen(first, Arc::clone(&shared))),
+            ),
+            Some(handshake) => {
+                let (early, settle) = Early::open();
+                let (connection, hello) = (connection.clone(), hello.clone());
+                let shared = Arc::clone(&shared);
+                let greeting = async move {
+                    let mut first = first;
+                    if !settle.handshake(&connection, handshake).await {
+                        match greet(&connection, &hello, limits).await {
+                            Ok(anew) => first = anew,
+                            Err(_gone) => return,
+                        }
+                        settle.again();
+                    }
+                    listen(first, shared).await;
+                };
+                (early, tokio::spawn(greeting))
+            }
+        };
         Ok(Self {
             connection,
             peer,
             shared,
-            _greeting: AbortOnDropHandle::new(tokio::spawn(greeting)),
+            _greeting: AbortOnDropHandle::new(greeting),
             _endpoint: endpoint,
             limits,
+            early,
             _protocol: std::marker::PhantomData,
         })
     }
@@ -70,7 +92,8 @@ impl<P: Protocol> flwr_transport::Caller<P> for Caller<P> {
         if self.shared.closed_for.get().is_some() {
             return Err(Status::new(Code::Unavailable, "the connection is closed"));
         }
-        calling::call(&self.connection, call, self.limits).await
+        let make = |call| calling::call(&self.connection, call, self.limits);
+        self.early.call(call, make).await
     }
 
     async fn closed(&self) -> Closed {
@@ -99,8 +122,21 @@ impl<P: Protocol> flwr_transport::Caller<P> for Caller<P> {
     }
 }
 
+/// Opens the first stream with a hello.
+async fn greet(
+    connection: &Connection,
+    hello: &Hello<'static>,
+    limits: Limits,
+) -> Result<(Outgoing, Incoming), ConnectionError> {
+    let (outgoing, incoming) = connection.open_bi().await?;
+    let mut outgoing = Outgoing::new(outgoing, limits.of_hello());
+    // A connection that is gone already says so in the first call.
+    let _ = outgoing.write_value(hello).await;
+    Ok((outgoing, Incoming::new(incoming, limits.of_hello())))
+}
+
 /// Listens to what the other end has to say. The first stream stays open as long.
-async fn listen(_outgoing: Outgoing, mut incoming: Incoming, shared: Arc<Shared>) {
+async fn listen((_outgoing, mut incoming): (Outgoing, Incoming), shared: Arc<Shared>) {
     match incoming.next::<Hello<'static>>().await {
         Ok(Some(theirs)) => debug!(?theirs, "greeted"),
         Ok(None) | Err(_) => return,

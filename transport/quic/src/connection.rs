@@ -1,35 +1,26 @@
 //! One connection at the end that accepts: from its first packet to its end.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flwr_transport::{Bearer, Drain, Handler, Identity, Peer, Protocol};
+use flwr_transport::{Drain, Handler, Presence, Protocol};
 use quinn::{Connection, Incoming, ServerConfig, VarInt};
-use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::answering::Answering;
-use crate::code::{DRAINED, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
-use crate::head::{Hello, Notice};
-use crate::options::{Options, Shown};
-use crate::stream::{self, Limits, Outgoing};
+use crate::code::{DRAINED, TOO_SLOW};
+use crate::greeting::{Greeted, SLOW, greet};
+use crate::head::Notice;
+use crate::options::Options;
 use crate::tuning::{CALLS_AT_FIRST, MTU_JUMBO};
-use crate::{TRANSPORT, udp};
-
-/// A connection that has begun.
-struct Greeted {
-    connection: Connection,
-    peer: Arc<Peer>,
-    /// With what the peer's hello says that it reads.
-    limits: Limits,
-    notices: Outgoing,
-}
+use crate::udp;
 
 /// What all connections of one acceptor have in common.
 pub(crate) struct Serving<H> {
@@ -40,7 +31,7 @@ pub(crate) struct Serving<H> {
     handshakes: Arc<AtomicUsize>,
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
     options: Options,
-    config: ServerConfig,
+    config: Arc<ServerConfig>,
     /// For links with large frames.
     jumbo: Arc<ServerConfig>,
 }
@@ -68,7 +59,7 @@ impl<H> Serving<H> {
             handshakes: Arc::default(),
             addresses: Arc::default(),
             options,
-            config,
+            config: Arc::new(config),
         }
     }
 
@@ -112,83 +103,32 @@ impl<H> Serving<H> {
         } = admitted;
         let address = incoming.remote_address();
         let counted = Counted::new(&self.handshakes);
-        let greeted = timeout(GREETING_TIME_MAX, self.greet::<P>(incoming)).await;
-        drop(counted);
-        match greeted {
-            Ok(Ok(greeted)) => self.calls::<P>(greeted).await,
+        let by = Instant::now() + GREETING_TIME_MAX;
+        let greeting = greet::<P>(&self.options, incoming, self.config(address));
+        match timeout_at(by, greeting).await {
+            Ok(Ok(greeted)) => self.calls::<P>(greeted, by, counted).await,
             Ok(Err(why)) => debug!(%address, "no connection: {why}"),
             Err(_elapsed) => debug!(%address, "no connection: it took too long to begin"),
         }
     }
 
-    /// The handshake, and the hellos on the first stream.
-    async fn greet<P: Protocol>(&self, incoming: Incoming) -> Result<Greeted, String> {
-        let tuning = &self.options.tuning;
-        let limits = tuning.limits();
-        let peer = incoming.remote_address();
+    /// What a connection with `peer` is run with.
+    fn config(&self, peer: SocketAddr) -> Arc<ServerConfig> {
         let mtu = udp::mtu(peer);
-        let connecting = match tuning.traced(peer, mtu) {
+        match self.options.tuning.traced(peer, mtu) {
             Some(traced) => {
-                let mut config = self.config.clone();
+                let mut config = ServerConfig::clone(&self.config);
                 config.transport_config(traced);
-                incoming.accept_with(Arc::new(config))
+                Arc::new(config)
             }
-            None if mtu == MTU_JUMBO => incoming.accept_with(Arc::clone(&self.jumbo)),
-            None => incoming.accept(),
-        };
-        let connecting = connecting.map_err(|error| error.to_string())?;
-        let connection = connecting.await.map_err(|error| error.to_string())?;
-        let slow = CloseWith(&connection, TOO_SLOW);
-        let (outgoing, incoming) = connection
-            .accept_bi()
-            .await
-            .map_err(|error| error.to_string())?;
-        let mut outgoing = Outgoing::new(outgoing, limits.of_hello());
-        let mut incoming = stream::Incoming::new(incoming, limits.of_hello());
-        let hello = match incoming.next::<Hello<'static>>().await {
-            Ok(Some(hello)) => hello,
-            Ok(None) => {
-                connection.close(MALFORMED, NO_HELLO);
-                return Err("there was no hello".into());
-            }
-            Err(error) => {
-                connection.close(MALFORMED, NO_HELLO);
-                return Err(error.to_string());
-            }
-        };
-        if let Err(why) = hello.agree::<P>() {
-            connection.close(REFUSED, why.as_bytes());
-            return Err(why);
+            None if mtu == MTU_JUMBO => Arc::clone(&self.jumbo),
+            None => Arc::clone(&self.config),
         }
-        let identity = match self.identity(&connection, hello.credential.as_ref()) {
-            Ok(identity) => identity,
-            Err(why) => {
-                connection.close(UNPROVED, why.as_bytes());
-                return Err(why);
-            }
-        };
-        let ours = Hello::of::<P>(tuning.head_bytes_max, None);
-        let sent = outgoing.write_value(&ours).await;
-        sent.map_err(|error| error.to_string())?;
-        slow.keep_open();
-        let peer = Peer {
-            identity,
-            addr: connection.remote_address(),
-            transport: TRANSPORT,
-        };
-        Ok(Greeted {
-            connection,
-            peer: Arc::new(peer),
-            limits: Limits {
-                write_bytes_max: usize::try_from(hello.head_bytes_max).unwrap_or(usize::MAX),
-                ..limits
-            },
-            notices: outgoing,
-        })
     }
 
-    /// Answers the calls of a connection until it ends, or the drain has nothing to wait for.
-    async fn calls<P: Protocol>(&self, greeted: Greeted)
+    /// Answers the calls of a connection until it ends, or the drain has nothing to wait for. Its handshake has to end `by`
+    /// then, and is `counted` until it does.
+    async fn calls<P: Protocol>(&self, greeted: Greeted, by: Instant, counted: Counted)
     where
         H: Handler<P>,
     {
@@ -197,7 +137,11 @@ impl<H> Serving<H> {
             peer,
             limits,
             mut notices,
+            handshake,
         } = greeted;
+        let mut handshake = pin!(timeout_at(by, handshake));
+        let mut handshaking = Some(counted);
+        let established = CancellationToken::new();
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();
         let answering = Arc::new(Answering {
@@ -205,6 +149,8 @@ impl<H> Serving<H> {
             peer,
             admit: Arc::clone(&self.options.admit),
             gone,
+            presence: presence(&connection),
+            established: established.clone(),
             drain: self.drain.clone(),
             limits,
         });
@@ -217,6 +163,14 @@ impl<H> Serving<H> {
                     is_draining = true;
                     // Whoever does not hear it is refused.
                     let _ = notices.write_value(&Notice::Draining).await;
+                }
+                ended = &mut handshake, if handshaking.is_some() => {
+                    handshaking = None;
+                    if ended.is_err() {
+                        connection.close(TOO_SLOW, SLOW);
+                        return;
+                    }
+                    established.cancel();
                 }
                 Some(_) = calls.join_next() => {}
                 accepted = connection.accept_bi() => {
@@ -242,19 +196,21 @@ impl<H> Serving<H> {
         }
         connection.close(DRAINED, b"the server is shutting down");
     }
+}
 
-    fn identity(
-        &self,
-        connection: &Connection,
-        credential: Option<&Bearer>,
-    ) -> Result<Identity, String> {
-        let shown = connection.peer_identity();
-        let chain = shown.and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
-        (self.options.identify)(Shown {
-            certificate: chain.as_deref().and_then(|chain| chain.first()),
-            credential,
-        })
-    }
+/// When the peer was last heard, as exactly as it is asked. Only what it has encrypted counts.
+fn presence(connection: &Connection) -> Presence {
+    let connection = connection.clone();
+    let last = Mutex::new((0, Instant::now()));
+    Presence::new(move || {
+        let frames = connection.stats().frame_rx;
+        let heard = frames.acks + frames.ping + frames.stream;
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 != heard {
+            *last = (heard, Instant::now());
+        }
+        last.1.elapsed()
+    })
 }
 
 /// One of the connections of an address.
@@ -313,23 +269,5 @@ impl Drop for Counted {
     }
 }
 
-/// Closes a connection that does not come about.
-struct CloseWith<'a>(&'a Connection, VarInt);
-
-impl CloseWith<'_> {
-    fn keep_open(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for CloseWith<'_> {
-    fn drop(&mut self) {
-        // One that is closed already keeps its reason.
-        self.0
-            .close(self.1, b"the connection took too long to begin");
-    }
-}
-
-const NO_HELLO: &[u8] = b"the first stream begins with a hello";
 /// How long a connection may take from its first packet to its hello.
 const GREETING_TIME_MAX: Duration = Duration::from_secs(10);

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::caller::Caller;
 use crate::head::Hello;
-use crate::{ALPN, TRANSPORT, Tuning, code, udp};
+use crate::{ALPN, TRANSPORT, Tuning, code, sessions, udp};
 
 /// Where a connector connects to.
 #[derive(Clone, Debug)]
@@ -25,7 +25,8 @@ pub struct Target {
     pub port: u16,
 }
 
-/// Opens connections to one address, each from a socket of its own.
+/// Opens connections to one address, each from a socket of its own. One that takes up the session of an earlier one is
+/// there before the other end has answered: whether anybody is, its first call tells.
 pub struct Connector<P: Protocol> {
     target: Target,
     config: ClientConfig,
@@ -50,6 +51,7 @@ impl<P: Protocol> Connector<P> {
     ) -> Result<Self, ConnectError> {
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![ALPN.to_vec()];
+        sessions::used_by(&mut tls);
         let tls = QuicClientConfig::try_from(tls).map_err(|error| refused(error.to_string()))?;
         Ok(Self {
             target,
@@ -88,18 +90,19 @@ impl<P: Protocol> Connector<P> {
         let connecting = endpoint
             .connect_with(config, address, &self.target.host)
             .map_err(|error| refused(error.to_string()))?;
-        let connection = match timeout(CONNECT_TIME_MAX, connecting).await {
-            Ok(Ok(connection)) => {
-                socket.log(address, self.tuning.congestion, mtu);
-                connection
-            }
-            Ok(Err(error)) => return Err(self.failed(address, &error)),
-            Err(_elapsed) => {
-                let seconds = CONNECT_TIME_MAX.as_secs();
-                let why = format!("{address} does not answer over UDP within {seconds} s");
-                return Err(unreachable(why));
-            }
+        let (connection, handshake) = match connecting.into_0rtt() {
+            Ok((connection, handshake)) => (connection, Some(handshake)),
+            Err(connecting) => match timeout(CONNECT_TIME_MAX, connecting).await {
+                Ok(Ok(connection)) => (connection, None),
+                Ok(Err(error)) => return Err(self.failed(address, &error)),
+                Err(_elapsed) => {
+                    let seconds = CONNECT_TIME_MAX.as_secs();
+                    let why = format!("{address} does not answer over UDP within {seconds} s");
+                    return Err(unreachable(why));
+                }
+            },
         };
+        socket.log(address, self.tuning.congestion, mtu);
         let peer = Peer {
             identity: Identity::Anonymous,
             addr: address,
@@ -108,6 +111,7 @@ impl<P: Protocol> Connector<P> {
         let caller = Caller::new(
             endpoint,
             connection,
+            handshake,
             peer,
             &self.hello,
             self.tuning.limits(),
@@ -190,4 +194,4 @@ fn refused(message: String) -> ConnectError {
 }
 
 /// How long an address is tried.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);

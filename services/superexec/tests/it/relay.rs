@@ -55,6 +55,7 @@ fn context(bearer: Option<&Bearer>, drain: Drain) -> Context {
         deadline: Instant::now() + Duration::from_secs(3600),
         drain,
         gone: tokio_util::sync::CancellationToken::new(),
+        presence: None,
     }
 }
 

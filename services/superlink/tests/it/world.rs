@@ -84,6 +84,15 @@ impl World {
         self.clock.now()
     }
 
+    /// The nodes that count as online.
+    pub(crate) async fn nodes(&self) -> Vec<NodeId> {
+        let run = self.running().await;
+        let call = appio::GetNodes { run };
+        let nodes = self.appio.nodes(&self.by_app(), call).await.unwrap();
+        self.stop(run).await;
+        nodes
+    }
+
     /// The context of a call by the node that holds key number `key`.
     pub(crate) fn by_node(&self, key: u8) -> Context {
         self.context(Identity::NodeKey(PublicKey::from_spki_der(
@@ -107,6 +116,7 @@ impl World {
             deadline: Instant::now() + Duration::from_secs(86_400),
             drain: self.drain.clone(),
             gone: CancellationToken::new(),
+            presence: None,
         }
     }
 

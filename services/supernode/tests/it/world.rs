@@ -232,6 +232,7 @@ impl World {
             deadline: Instant::now() + Duration::from_secs(86_400),
             drain: Drain::new(),
             gone: CancellationToken::new(),
+            presence: None,
         }
     }
 

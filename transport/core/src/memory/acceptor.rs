@@ -148,6 +148,7 @@ impl<H> Answering<H> {
         } = incoming;
         let context = Context {
             gone: connection.ended.clone(),
+            presence: None,
             peer: Arc::clone(&connection.caller),
             bearer: call.bearer.take(),
             deadline: call.deadline,

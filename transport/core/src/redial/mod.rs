@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::call::{Call, Protocol, Reply, Request};
+use crate::call::{Call, Protocol, Reply};
 use crate::peer::{Identity, Peer};
 use crate::serve::{Caller, Closed, Connector};
 use crate::status::{Code, Status};
@@ -130,7 +130,7 @@ impl<P: Protocol, C: Connector<P>> Caller<P> for Redial<P, C> {
         loop {
             let deadline = call.deadline;
             let caller = self.connected(deadline, &mut tries).await?;
-            let again = repeatable(&call);
+            let again = call.again();
             let failed = match caller.call(call).await {
                 Err(status) if status.code.is_retryable() => status,
                 answered => {
@@ -175,17 +175,6 @@ impl<P: Protocol, C: Connector<P>> Caller<P> for Redial<P, C> {
             caller.close(reason);
         }
     }
-}
-
-/// The same call once more, if it may be made twice.
-fn repeatable<P: Protocol>(call: &Call<P>) -> Option<Call<P>> {
-    let may = call.request.idempotent() && call.body.is_none();
-    may.then(|| Call {
-        request: call.request.clone(),
-        bearer: call.bearer.clone(),
-        body: None,
-        deadline: call.deadline,
-    })
 }
 
 fn is_over<P: Protocol, C: Caller<P>>(caller: &C) -> bool {

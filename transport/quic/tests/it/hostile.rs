@@ -106,7 +106,7 @@ fn frame(value: &[u8]) -> Vec<u8> {
 }
 
 /// What [`flwr_transport_quic`] calls a hello, by hand.
-fn hello(protocol: &str, versions: (u8, u8)) -> Vec<u8> {
+pub(crate) fn hello(protocol: &str, versions: (u8, u8)) -> Vec<u8> {
     let mut value = vec![u8::try_from(protocol.len()).unwrap()];
     value.extend(protocol.bytes());
     value.extend([versions.0, versions.1, 0x80, 0x80, 0x40, 0]);

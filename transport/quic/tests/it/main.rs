@@ -4,5 +4,7 @@
 
 mod battery;
 mod corpus;
+mod early;
 mod hostile;
+mod relay;
 mod support;
