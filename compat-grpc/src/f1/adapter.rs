@@ -96,6 +96,7 @@ fn name(response: &Response) -> (&'static str, &'static str) {
         Response::WatchRun(_)
         | Response::GetReceived(_)
         | Response::ResumePush(_)
-        | Response::ResumePull(_) => unreachable!("Flower has no such call"),
+        | Response::ResumePull(_)
+        | Response::Attend(_) => unreachable!("Flower has no such call"),
     }
 }

@@ -84,7 +84,8 @@ impl Dialect<Fleet> for FleetF1 {
             Response::WatchRun(_)
             | Response::GetReceived(_)
             | Response::ResumePush(_)
-            | Response::ResumePull(_) => unreachable!("Flower has no such call"),
+            | Response::ResumePull(_)
+            | Response::Attend(_) => unreachable!("Flower has no such call"),
         }
     }
 }

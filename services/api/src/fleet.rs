@@ -186,4 +186,16 @@ service! {
         /// The longest wait, where it has not arrived.
         wait: Duration,
     } -> ObjectState, repeatable;
+
+    /// Keeps the caller online for as long as its connection shows signs of life, up to `wait`: each counts as a
+    /// heartbeat. False for an unknown node. Flower has no such call, and a transport that hears nothing between calls
+    /// cannot have it, so it is unimplemented over gRPC.
+    unary attend: Attend {
+        /// The caller.
+        node: NodeId,
+        /// Seconds within which there is a sign of life.
+        heartbeat_interval: f64,
+        /// The longest wait.
+        wait: Duration,
+    } -> bool, repeatable;
 }

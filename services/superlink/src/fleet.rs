@@ -1,13 +1,16 @@
 //! The Fleet service: SuperNodes join, fetch instructions and bring replies.
 
+use std::time::Duration;
+
 use flwr_api::fleet::{
-    ConfirmMessage, CreateNode, DeleteNode, FleetService, GetFab, GetReceived, GetRun, Heartbeat,
-    NodeRun, ObjectState, PullMessages, PullObject, PushMessages, PushObject, Pushed, ResumePull,
-    ResumePush, WatchRun,
+    Attend, ConfirmMessage, CreateNode, DeleteNode, FleetService, GetFab, GetReceived, GetRun,
+    Heartbeat, NodeRun, ObjectState, PullMessages, PullObject, PushMessages, PushObject, Pushed,
+    ResumePull, ResumePush, WatchRun,
 };
 use flwr_api::{Delivery, Fab, FabHash, NodeId, ObjectId, Reason, RunId};
 use flwr_state::{Fabs, LinkState, NewNode, NodeCreation, Object, Put, ReplyOutcome};
 use flwr_transport::{Body, Code, Context, Identity, PublicKey, Status};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::entropy;
@@ -253,6 +256,36 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         Ok(ended.is_some())
     }
 
+    async fn attend(&self, context: &Context, call: Attend) -> Result<bool, Status> {
+        let Some(presence) = &context.presence else {
+            return Err(Status::unimplemented("Attend"));
+        };
+        let Attend {
+            node,
+            heartbeat_interval,
+            wait,
+        } = call;
+        let enough = Instant::now() + wait;
+        loop {
+            self.authorize(context, node).await?;
+            let heard = self.link.now().plus(-presence.silence().as_secs_f64());
+            let state = self.link.state();
+            let known = state.beat_node(node, heartbeat_interval, heard).await;
+            if !known.map_err(unavailable)? {
+                return Ok(false);
+            }
+            let next = Instant::now() + attention(heartbeat_interval);
+            tokio::select! {
+                biased;
+                () = context.drain.requested() => return Ok(true),
+                () = sleep_until(next.min(enough)) => {}
+            }
+            if Instant::now() >= enough {
+                return Ok(true);
+            }
+        }
+    }
+
     async fn received(&self, context: &Context, call: GetReceived) -> Result<Vec<u64>, Status> {
         let GetReceived { node, run, objects } = call;
         self.authorize_for_run(context, node, run).await?;
@@ -350,3 +383,12 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         Ok(Fab { hash, content })
     }
 }
+
+/// How long until the next look at a node that promises a sign of life in each interval: half of one.
+fn attention(heartbeat_interval: f64) -> Duration {
+    let half = Duration::try_from_secs_f64(heartbeat_interval / 2.0).unwrap_or(ATTENTION_MAX);
+    half.clamp(ATTENTION_MIN, ATTENTION_MAX)
+}
+
+const ATTENTION_MIN: Duration = Duration::from_secs(1);
+const ATTENTION_MAX: Duration = Duration::from_secs(60);

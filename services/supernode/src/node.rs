@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_api::fleet::{CreateNode, DeleteNode, FleetClient, Heartbeat, PullMessages};
+use flwr_api::fleet::{Attend, CreateNode, DeleteNode, FleetClient, Heartbeat, PullMessages};
 use flwr_api::{Launchers, NodeId, Reason};
 use flwr_state::{Clock, DiskFabs, Entropy, Journal, ObjectFiles, fraction};
 use flwr_transport::{Code, Drain, Status};
@@ -205,23 +205,17 @@ impl Core {
         }
     }
 
-    /// Sends heartbeats; ends if the SuperLink does not know the node.
+    /// Stays online; ends if the SuperLink does not know the node.
     async fn stay_online(&self, node: NodeId) -> Parted {
         let mut failed = None;
         loop {
-            let call = Heartbeat {
-                node,
-                heartbeat_interval: HEARTBEAT_SECONDS,
+            let known = match self.attend(node).await {
+                // Whoever hears nothing between calls gets heartbeats.
+                Err(_) => self.beat(node).await,
+                attended => attended,
             };
-            let deadline = Instant::now() + HEARTBEAT_PATIENCE;
-            match self.fleet.heartbeat(call, deadline).await {
-                Ok(true) => {
-                    failed = None;
-                    // As Flower paces them: early enough to miss one.
-                    let part = 0.7 + 0.2 * fraction(&*self.entropy);
-                    let pause = (HEARTBEAT_SECONDS - 5.0) * part;
-                    tokio::time::sleep(Duration::from_secs_f64(pause)).await;
-                }
+            match known {
+                Ok(true) => failed = None,
                 Ok(false) => return Parted::Forgotten,
                 Err(status) if is_forgotten(&status) => return Parted::Forgotten,
                 Err(status) => {
@@ -232,6 +226,42 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Has the SuperLink take the connection's own signs of life for heartbeats, for as long as it may.
+    async fn attend(&self, node: NodeId) -> Result<bool, Status> {
+        let (asked, wait) = (Instant::now(), self.config.hold);
+        let call = Attend {
+            node,
+            heartbeat_interval: HEARTBEAT_SECONDS,
+            wait,
+        };
+        let known = self
+            .fleet
+            .attend(call, asked + wait + HEARTBEAT_PATIENCE)
+            .await?;
+        if known && asked.elapsed() < HELD {
+            // It shuts down.
+            tokio::time::sleep(HELD).await;
+        }
+        Ok(known)
+    }
+
+    /// Sends a heartbeat, and waits until the next is due.
+    async fn beat(&self, node: NodeId) -> Result<bool, Status> {
+        let call = Heartbeat {
+            node,
+            heartbeat_interval: HEARTBEAT_SECONDS,
+        };
+        let deadline = Instant::now() + HEARTBEAT_PATIENCE;
+        let known = self.fleet.heartbeat(call, deadline).await?;
+        if known {
+            // As Flower paces them: early enough to miss one.
+            let part = 0.7 + 0.2 * fraction(&*self.entropy);
+            let pause = (HEARTBEAT_SECONDS - 5.0) * part;
+            tokio::time::sleep(Duration::from_secs_f64(pause)).await;
+        }
+        Ok(known)
     }
 
     /// Asks for work and does it.

@@ -83,6 +83,7 @@ fn ask(request: Request, body_bytes: Option<u64>) -> Result<Asked<Fleet>, Status
         Request::GetReceived(_) => return Err(Status::unimplemented("GetReceived")),
         Request::ResumePush(_) => return Err(Status::unimplemented("ResumePush")),
         Request::ResumePull(_) => return Err(Status::unimplemented("ResumePull")),
+        Request::Attend(_) => return Err(Status::unimplemented("Attend")),
     })
 }
 

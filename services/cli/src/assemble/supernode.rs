@@ -305,8 +305,8 @@ fn supernode(
         }
     };
     let hold = match options.transport {
-        ClientTransport::Quic => quic::HOLD,
-        ClientTransport::Auto | ClientTransport::Grpc => Config::default().hold,
+        ClientTransport::Quic | ClientTransport::Auto => quic::HOLD,
+        ClientTransport::Grpc => Config::default().hold,
     };
     let config = Config {
         node_config: parts.node_config,

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use flwr_api::fleet::{Fleet, Request};
-use flwr_transport::{Body, BodyError, Call, Code, Context, Handler, Reply, Status, Tail};
+use flwr_transport::{
+    Body, BodyError, Call, Code, Context, Handler, Presence, Reply, Status, Tail,
+};
 use futures_util::stream;
 use tokio::time::Instant;
 
@@ -21,6 +24,8 @@ pub(crate) struct Calls {
     moved: Arc<AtomicU64>,
     /// Whether no further call is answered.
     pub(crate) dead: AtomicBool,
+    /// Whether the SuperLink hears the node between its calls.
+    heard: AtomicBool,
     /// Whether bodies that break off are silent from then on.
     silent: AtomicBool,
 }
@@ -53,6 +58,11 @@ impl Calls {
     /// From now on the SuperLink knows no calls that Flower has not.
     pub(crate) fn forget_own_calls(&self) {
         self.forgetful.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on the SuperLink hears the node between its calls.
+    pub(crate) fn hear(&self) {
+        self.heard.store(true, Ordering::Relaxed);
     }
 
     /// Bytes of objects that have passed, one way or the other.
@@ -97,7 +107,7 @@ pub(crate) struct Recorded<H> {
 impl<H: Handler<Fleet>> Handler<Fleet> for Recorded<H> {
     async fn handle(
         &self,
-        context: Context,
+        mut context: Context,
         mut call: Call<Fleet>,
     ) -> Result<Reply<Fleet>, Status> {
         let entry = (Instant::now(), call.request.clone());
@@ -111,10 +121,13 @@ impl<H: Handler<Fleet>> Handler<Fleet> for Recorded<H> {
         }
         let is_own = matches!(
             name,
-            "GetReceived" | "ResumePush" | "ResumePull" | "WatchRun"
+            "GetReceived" | "ResumePush" | "ResumePull" | "WatchRun" | "Attend"
         );
         if is_own && self.calls.forgetful.load(Ordering::Relaxed) {
             return Err(Status::unimplemented(name));
+        }
+        if self.calls.heard.load(Ordering::Relaxed) {
+            context.presence = Some(Presence::new(|| Duration::ZERO));
         }
         call.body = call.body.map(|body| self.calls.pass(name, body));
         let mut reply = self.inner.handle(context, call).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flwr_api::fleet::{CreateNode, DeleteNode, FleetService, Request};
-use flwr_supernode::Ended;
+use flwr_supernode::{Config, Ended};
 use tokio::time::Instant;
 
 use crate::world::World;
@@ -35,6 +35,23 @@ async fn test_119_the_first_heartbeat_comes_at_once_and_the_others_in_flowers_rh
         let gap = (pair[1] - pair[0]).as_secs_f64();
         assert!((17.4..22.6).contains(&gap), "{gap}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_heard_between_its_calls_sends_no_heartbeats() {
+    let world = World::new().await;
+    world.calls.hear();
+    let (node, running) = world.join().await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.nodes().await, [node]);
+    let beat = |call: &Request| matches!(call, Request::Heartbeat(_));
+    assert_eq!(world.calls.count(beat), 0);
+    // It is asked again when a call has been held for so long, and not in between.
+    let attend = |call: &Request| matches!(call, Request::Attend(_));
+    let held = Config::default().hold.as_secs();
+    assert_eq!(world.calls.count(attend) as u64, 600 / held + 1);
+    world.ask_to_leave();
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
