@@ -97,6 +97,8 @@ fn name(response: &Response) -> (&'static str, &'static str) {
         | Response::GetReceived(_)
         | Response::ResumePush(_)
         | Response::ResumePull(_)
-        | Response::Attend(_) => unreachable!("Flower has no such call"),
+        | Response::Attend(_)
+        | Response::PullParcel(_)
+        | Response::PushParcel(_) => unreachable!("Flower has no such call"),
     }
 }

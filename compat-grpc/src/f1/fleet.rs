@@ -85,7 +85,9 @@ impl Dialect<Fleet> for FleetF1 {
             | Response::GetReceived(_)
             | Response::ResumePush(_)
             | Response::ResumePull(_)
-            | Response::Attend(_) => unreachable!("Flower has no such call"),
+            | Response::Attend(_)
+            | Response::PullParcel(_)
+            | Response::PushParcel(_) => unreachable!("Flower has no such call"),
         }
     }
 }

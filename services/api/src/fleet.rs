@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use flwr_transport::Body;
+
 use crate::ids::{FabHash, MessageId, NodeId, ObjectId, RunId};
 use crate::message::{Delivery, Message, ObjectTree};
 use crate::run::{Fab, FabInfo, UserConfig};
@@ -37,6 +40,50 @@ pub enum ObjectState {
     Pending,
     /// Never announced, or deleted.
     Unknown,
+}
+
+/// A message and those of its objects that are small, so that they need no round trips of their own.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Parcel {
+    /// The message and the tree of its objects.
+    pub delivery: Delivery,
+    /// Objects with their bytes: each has [`Parcel::OBJECT_BYTES_MAX`] at most, all together
+    /// [`Parcel::BYTES_MAX`].
+    pub objects: Vec<(ObjectId, Bytes)>,
+}
+
+impl Parcel {
+    /// The largest object in a parcel: one that travels alone takes hardly longer than a round trip.
+    pub const OBJECT_BYTES_MAX: u64 = 16 << 10;
+    /// All objects of a parcel, which are held in memory at both ends.
+    pub const BYTES_MAX: u64 = 256 << 10;
+
+    /// The small ones of `ids`, as many as there is room for. `find` gives what is here; what cannot be read is left out,
+    /// and what is wrong with it shows when it travels alone.
+    pub async fn pack<F>(ids: Vec<ObjectId>, find: impl Fn(ObjectId) -> F) -> Vec<(ObjectId, Bytes)>
+    where
+        F: Future<Output = Option<Body>>,
+    {
+        let (mut small, mut room) = (Vec::new(), Self::BYTES_MAX);
+        for id in ids {
+            let body = find(id).await;
+            let Some((body, bytes)) = body.and_then(|body| body.len().map(|bytes| (body, bytes)))
+            else {
+                continue;
+            };
+            if bytes > Self::OBJECT_BYTES_MAX {
+                continue;
+            }
+            let Some(left) = room.checked_sub(bytes) else {
+                break;
+            };
+            if let Ok(bytes) = body.collect(bytes).await {
+                room = left;
+                small.push((id, bytes));
+            }
+        }
+        small
+    }
 }
 
 service! {
@@ -198,4 +245,21 @@ service! {
         /// The longest wait.
         wait: Duration,
     } -> bool, repeatable;
+
+    /// As `pull_messages`, with small objects of the instruction. Flower has no such call, so it is unimplemented over
+    /// gRPC, as is the one that follows.
+    unary pull_parcel: PullParcel {
+        /// The caller.
+        node: NodeId,
+        /// The longest wait.
+        wait: Duration,
+    } -> Option<Parcel>, repeatable;
+
+    /// As `push_messages`, with small objects of the reply, which are not missing afterwards.
+    unary push_parcel: PushParcel {
+        /// The caller.
+        node: NodeId,
+        /// The reply.
+        parcel: Parcel,
+    } -> Pushed, repeatable;
 }

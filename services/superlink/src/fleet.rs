@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use flwr_api::fleet::{
     Attend, ConfirmMessage, CreateNode, DeleteNode, FleetService, GetFab, GetReceived, GetRun,
-    Heartbeat, NodeRun, ObjectState, PullMessages, PullObject, PushMessages, PushObject, Pushed,
-    ResumePull, ResumePush, WatchRun,
+    Heartbeat, NodeRun, ObjectState, Parcel, PullMessages, PullObject, PullParcel, PushMessages,
+    PushObject, PushParcel, Pushed, ResumePull, ResumePush, WatchRun,
 };
 use flwr_api::{Delivery, Fab, FabHash, NodeId, ObjectId, Reason, RunId};
 use flwr_state::{Fabs, LinkState, NewNode, NodeCreation, Object, Put, ReplyOutcome};
@@ -284,6 +284,46 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
                 return Ok(true);
             }
         }
+    }
+
+    async fn pull_parcel(
+        &self,
+        context: &Context,
+        call: PullParcel,
+    ) -> Result<Option<Parcel>, Status> {
+        let PullParcel { node, wait } = call;
+        let call = PullMessages { node, wait };
+        let Some(delivery) = self.pull_messages(context, call).await? else {
+            return Ok(None);
+        };
+        let find = async |id| match self.link.state().object(id).await {
+            Ok(Object::Available(body)) => Some(body),
+            Ok(Object::Pending | Object::Unknown) | Err(_) => None,
+        };
+        let objects = Parcel::pack(delivery.tree.ids(), find).await;
+        Ok(Some(Parcel { delivery, objects }))
+    }
+
+    async fn push_parcel(&self, context: &Context, call: PushParcel) -> Result<Pushed, Status> {
+        let PushParcel { node, parcel } = call;
+        let Delivery { message, tree } = parcel.delivery;
+        let call = PushMessages {
+            node,
+            message: Some(message),
+            trees: vec![tree],
+        };
+        let mut pushed = self.push_messages(context, call).await?;
+        for (object, bytes) in parcel.objects {
+            if let Some(at) = pushed.missing.iter().position(|missing| *missing == object)
+                && self
+                    .link
+                    .store_object(object, Body::from_bytes(bytes))
+                    .await?
+            {
+                pushed.missing.remove(at);
+            }
+        }
+        Ok(pushed)
     }
 
     async fn received(&self, context: &Context, call: GetReceived) -> Result<Vec<u64>, Status> {

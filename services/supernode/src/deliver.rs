@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use flwr_api::fleet::{GetReceived, PushMessages, PushObject, ResumePush};
+use flwr_api::fleet::{
+    GetReceived, Parcel, PushMessages, PushObject, PushParcel, Pushed, ResumePush,
+};
 use flwr_api::{Delivery, NodeId, ObjectId, RunId};
 use flwr_transport::{Code, Status};
 use futures_util::{StreamExt, stream};
 use tracing::{debug, info, warn};
 
-use crate::fetch::describe;
+use crate::fetch::{describe, is_unknown_call};
 use crate::node::Core;
 use crate::patience::{Backoff, long};
 
@@ -98,12 +100,7 @@ impl Core {
         before: Before,
     ) -> Result<(Sent, u64), Status> {
         let run = reply.message.metadata.run;
-        let call = PushMessages {
-            node,
-            message: Some(reply.message.clone()),
-            trees: vec![reply.tree.clone()],
-        };
-        let pushed = self.fleet.push_messages(call, long()).await?;
+        let pushed = self.announce(node, reply, before).await?;
         if pushed.stored.is_none() {
             warn!(
                 run_id = run.0,
@@ -134,6 +131,36 @@ impl Core {
             }
         }
         Ok((outcome, left))
+    }
+
+    /// Announces a reply: the first time with its small objects, where there are parcels.
+    async fn announce(
+        &self,
+        node: NodeId,
+        reply: &Delivery,
+        before: Before,
+    ) -> Result<Pushed, Status> {
+        if before == Before::Fresh {
+            let find = async |id| match self.objects.len(id) {
+                Some(..=Parcel::OBJECT_BYTES_MAX) => self.objects.get(id).await.ok()?,
+                _ => None,
+            };
+            let parcel = Parcel {
+                delivery: reply.clone(),
+                objects: Parcel::pack(reply.tree.ids(), find).await,
+            };
+            let call = PushParcel { node, parcel };
+            match self.fleet.push_parcel(call, long()).await {
+                Err(status) if is_unknown_call(&status) => {}
+                answered => return answered,
+            }
+        }
+        let call = PushMessages {
+            node,
+            message: Some(reply.message.clone()),
+            trees: vec![reply.tree.clone()],
+        };
+        self.fleet.push_messages(call, long()).await
     }
 
     /// How many bytes of each object the SuperLink has of a try before; none where it cannot tell.

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_api::fleet::{ConfirmMessage, GetFab, GetRun, ObjectState, PullObject, ResumePull};
+use flwr_api::fleet::{
+    ConfirmMessage, GetFab, GetRun, ObjectState, Parcel, PullObject, ResumePull,
+};
 use flwr_api::{Delivery, NodeId, ObjectId, RunId};
 use flwr_state::{Arrival, Fabs as _, Partial, Pin, PutFile, StoreError};
 use flwr_transport::{Body, Code, Status};
@@ -86,13 +88,17 @@ impl Core {
     }
 
     /// Brings the objects of an instruction here and keeps them for as long as the pin lives.
-    pub(crate) async fn objects(
-        &self,
-        node: NodeId,
-        delivery: &Delivery,
-    ) -> Result<Pin, FetchError> {
+    pub(crate) async fn objects(&self, node: NodeId, parcel: &Parcel) -> Result<Pin, FetchError> {
+        let delivery = &parcel.delivery;
         let ids = delivery.tree.ids();
         let pin = self.objects.pin(ids.iter().copied());
+        for (id, bytes) in &parcel.objects {
+            if !self.objects.has(*id) {
+                // What is wrong with it shows when it is fetched alone.
+                self.keep(*id, &mut None, Body::from_bytes(bytes.clone()))
+                    .await?;
+            }
+        }
         let missing = self.objects.missing(&ids);
         debug!(
             run_id = delivery.message.metadata.run.0,
@@ -244,7 +250,7 @@ impl Core {
 }
 
 /// Whether the other end does not know a call: it is Flower's, or older than the call.
-fn is_unknown_call(status: &Status) -> bool {
+pub(crate) fn is_unknown_call(status: &Status) -> bool {
     matches!(status.code, Code::Unimplemented | Code::InvalidArgument)
 }
 

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_api::fleet::{GetRun, WatchRun};
+use flwr_api::fleet::{GetRun, Parcel, WatchRun};
 use flwr_api::{
     AppError, Delivery, Message, MessageId, Metadata, NodeId, ObjectTree, Payload, RunId, object,
 };
@@ -39,26 +39,27 @@ impl Core {
     pub(crate) async fn accept(
         self: &Arc<Self>,
         node: NodeId,
-        delivery: Delivery,
+        parcel: Parcel,
         slot: OwnedSemaphorePermit,
     ) -> Result<(), Status> {
+        let delivery = &parcel.delivery;
         let metadata = &delivery.message.metadata;
         if self.desk.has(&metadata.id) {
-            return self.confirm(node, &delivery).await;
+            return self.confirm(node, delivery).await;
         }
         log_round(metadata.run, &metadata.group_id);
         info!(
             "Received: {} message {}",
             metadata.message_type, metadata.id
         );
-        match self.bring(node, &delivery).await {
+        match self.bring(node, &parcel).await {
             Ok(pin) => {
                 self.notes.keep(metadata, None).await;
-                if let Err(refused) = self.confirm(node, &delivery).await {
+                if let Err(refused) = self.confirm(node, delivery).await {
                     self.notes.strike(metadata).await;
                     return Err(refused);
                 }
-                let id = metadata.id.clone();
+                let (id, delivery) = (metadata.id.clone(), parcel.delivery);
                 self.desk.put(delivery.clone(), pin, slot);
                 let core = Arc::clone(self);
                 self.jobs
@@ -73,12 +74,12 @@ impl Core {
             Err(FetchError::Refused(status)) if is_final(&status) => Err(status),
             Err(error) => {
                 warn!(run_id = metadata.run.0, message_id = %metadata.id, "the message cannot be worked on: {error}");
-                self.confirm(node, &delivery).await?;
+                self.confirm(node, delivery).await?;
                 let failure = AppError {
                     code: AppError::MESSAGE_UNAVAILABLE,
                     reason: Some(format!("SuperNode: {error}")),
                 };
-                let core = Arc::clone(self);
+                let (core, delivery) = (Arc::clone(self), parcel.delivery);
                 self.jobs.spawn(async move {
                     core.fail(node, &delivery.message.metadata, failure).await;
                 });
@@ -88,12 +89,12 @@ impl Core {
     }
 
     /// Fetches the instruction. What is here by the time a call fails is not fetched again.
-    async fn bring(&self, node: NodeId, delivery: &Delivery) -> Result<Pin, FetchError> {
+    async fn bring(&self, node: NodeId, parcel: &Parcel) -> Result<Pin, FetchError> {
         let mut insisting = Insisting::default();
         loop {
             let fetched = async {
-                self.run(node, delivery.message.metadata.run).await?;
-                self.objects(node, delivery).await
+                self.run(node, parcel.delivery.message.metadata.run).await?;
+                self.objects(node, parcel).await
             };
             match fetched.await {
                 Err(FetchError::Refused(status)) => insisting.bear(status, &*self.entropy).await?,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_api::fleet::{Attend, CreateNode, DeleteNode, FleetClient, Heartbeat, PullMessages};
+use flwr_api::fleet::{
+    Attend, CreateNode, DeleteNode, FleetClient, Heartbeat, Parcel, PullMessages, PullParcel,
+};
 use flwr_api::{Launchers, NodeId, Reason};
 use flwr_state::{Clock, DiskFabs, Entropy, Journal, ObjectFiles, fraction};
 use flwr_transport::{Code, Drain, Status};
@@ -15,6 +17,7 @@ use tracing::{debug, info, warn};
 use crate::appio::AppIoApi;
 use crate::config::{Config, HEARTBEAT_SECONDS};
 use crate::desk::Desk;
+use crate::fetch::is_unknown_call;
 use crate::journal::Notes;
 use crate::patience::{Backoff, long};
 use crate::runs::Runs;
@@ -273,12 +276,8 @@ impl Core {
                 return Parted::Asked;
             };
             let asked = Instant::now();
-            let call = PullMessages {
-                node,
-                wait: self.config.hold,
-            };
-            let worked = match self.fleet.pull_messages(call, long()).await {
-                Ok(Some(delivery)) => self.accept(node, delivery, slot).await,
+            let worked = match self.ask(node).await {
+                Ok(Some(parcel)) => self.accept(node, parcel, slot).await,
                 Ok(None) => {
                     if asked.elapsed() < HELD {
                         tokio::time::sleep(self.config.empty_pause).await;
@@ -306,6 +305,25 @@ impl Core {
             let backoff = failed.get_or_insert_with(|| Backoff::new(first, first * 20));
             backoff.pause(&*self.entropy).await;
         }
+    }
+
+    /// Asks for an instruction, with its small objects where there are parcels.
+    async fn ask(&self, node: NodeId) -> Result<Option<Parcel>, Status> {
+        let wait = self.config.hold;
+        match self
+            .fleet
+            .pull_parcel(PullParcel { node, wait }, long())
+            .await
+        {
+            Err(status) if is_unknown_call(&status) => {}
+            answered => return answered,
+        }
+        let call = PullMessages { node, wait };
+        let found = self.fleet.pull_messages(call, long()).await?;
+        Ok(found.map(|delivery| Parcel {
+            delivery,
+            objects: Vec::new(),
+        }))
     }
 
     /// Forgets runs that are over; never ends.

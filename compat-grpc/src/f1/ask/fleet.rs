@@ -84,6 +84,8 @@ fn ask(request: Request, body_bytes: Option<u64>) -> Result<Asked<Fleet>, Status
         Request::ResumePush(_) => return Err(Status::unimplemented("ResumePush")),
         Request::ResumePull(_) => return Err(Status::unimplemented("ResumePull")),
         Request::Attend(_) => return Err(Status::unimplemented("Attend")),
+        Request::PullParcel(_) => return Err(Status::unimplemented("PullParcel")),
+        Request::PushParcel(_) => return Err(Status::unimplemented("PushParcel")),
     })
 }
 

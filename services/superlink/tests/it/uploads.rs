@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flwr_api::fleet::{self, FleetService};
-use flwr_api::{NodeId, ObjectTree, RunId};
+use flwr_api::{Delivery, NodeId, ObjectTree, RunId};
 use flwr_transport::{Body, BodyError, Code};
 use futures_util::stream;
 
@@ -161,4 +161,55 @@ async fn what_broke_off_is_not_kept_for_ever() {
     let context = broken.world.by_node(1);
     let refused = broken.world.fleet.received(&context, call).await;
     assert_eq!(refused.unwrap_err().code, Code::PermissionDenied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parcel_brings_small_objects_and_no_others() {
+    let world = World::new();
+    let (node, run) = (world.join(1, 30.0).await, world.running().await);
+    let context = world.by_node(1);
+    let letter = world.instruct(run, node, "m").await;
+    let call = fleet::PullParcel {
+        node,
+        wait: Duration::ZERO,
+    };
+    let parcel = world
+        .fleet
+        .pull_parcel(&context, call)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(parcel.delivery.message.metadata.id, letter.id());
+    assert_eq!(parcel.objects, [(letter.root, letter.object.clone())]);
+
+    let asked = letter.id();
+    let reply = world.letter(run, node, NodeId::SUPERLINK, asked.as_str(), "answer");
+    let delivery = Delivery {
+        message: reply.message.clone(),
+        tree: ObjectTree::leaf(reply.root),
+    };
+    let push = |objects| {
+        let parcel = fleet::Parcel {
+            delivery: delivery.clone(),
+            objects,
+        };
+        world
+            .fleet
+            .push_parcel(&context, fleet::PushParcel { node, parcel })
+    };
+    // Bytes of another object, and an object of nobody, are as good as none.
+    let wrong = vec![(reply.root, letter.object.clone())];
+    assert_eq!(push(wrong).await.unwrap().missing, [reply.root]);
+    let foreign = vec![(letter.root, letter.object.clone())];
+    assert_eq!(push(foreign).await.unwrap().missing, [reply.root]);
+    let whole = vec![(reply.root, reply.object.clone())];
+    assert_eq!(push(whole).await.unwrap().missing, []);
+
+    let stranger = world.by_node(2);
+    let parcel = fleet::Parcel {
+        delivery: delivery.clone(),
+        objects: Vec::new(),
+    };
+    let call = fleet::PushParcel { node, parcel };
+    assert!(world.fleet.push_parcel(&stranger, call).await.is_err());
 }

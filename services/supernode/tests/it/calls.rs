@@ -24,6 +24,8 @@ pub(crate) struct Calls {
     moved: Arc<AtomicU64>,
     /// Whether no further call is answered.
     pub(crate) dead: AtomicBool,
+    /// Whether the SuperLink knows parcels.
+    parcels: AtomicBool,
     /// Whether the SuperLink hears the node between its calls.
     heard: AtomicBool,
     /// Whether bodies that break off are silent from then on.
@@ -58,6 +60,11 @@ impl Calls {
     /// From now on the SuperLink knows no calls that Flower has not.
     pub(crate) fn forget_own_calls(&self) {
         self.forgetful.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on the SuperLink knows parcels.
+    pub(crate) fn take_parcels(&self) {
+        self.parcels.store(true, Ordering::Relaxed);
     }
 
     /// From now on the SuperLink hears the node between its calls.
@@ -124,6 +131,10 @@ impl<H: Handler<Fleet>> Handler<Fleet> for Recorded<H> {
             "GetReceived" | "ResumePush" | "ResumePull" | "WatchRun" | "Attend"
         );
         if is_own && self.calls.forgetful.load(Ordering::Relaxed) {
+            return Err(Status::unimplemented(name));
+        }
+        let is_parcel = matches!(name, "PullParcel" | "PushParcel");
+        if is_parcel && !self.calls.parcels.load(Ordering::Relaxed) {
             return Err(Status::unimplemented(name));
         }
         if self.calls.heard.load(Ordering::Relaxed) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flwr_api::appio::{AppIoService, PullObject};
-use flwr_api::fleet::{ObjectState, Request};
+use flwr_api::fleet::{ObjectState, Parcel, Request};
 use flwr_api::{AppError, NodeId, Payload};
 
 use crate::world::{AtWork, World, parts};
@@ -35,6 +35,31 @@ async fn test_116_what_is_here_is_not_fetched_again_and_the_app_once_per_run() {
     );
     let asked_by_work = |call: &Request| matches!(call, Request::GetRun(_));
     assert_eq!(world.calls.count(asked_by_work), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_objects_travel_with_their_message() {
+    let world = World::new().await;
+    world.calls.take_parcels();
+    let (node, _running) = world.join().await;
+    let run = world.running().await;
+    let large = "x".repeat(usize::try_from(Parcel::OBJECT_BYTES_MAX).unwrap());
+    // Too large are: nothing, a part of the instruction, and both parts of the reply.
+    for (name, content, reply, alone) in [
+        ("a", "small", "answer", 0),
+        ("b", large.as_str(), "another answer", 1),
+        ("c", "small", large.as_str(), 3),
+    ] {
+        let asked = world.instruct(run, node, name, content).await;
+        world.play(&world.launch(run).await, reply, "").await;
+        let answered = world.reply(run, &asked).await;
+        assert_eq!(answered.message.metadata.reply_to, asked);
+        let moved =
+            |call: &Request| matches!(call, Request::PullObject(_) | Request::PushObject(_));
+        assert_eq!(world.calls.count(moved), alone);
+    }
+    let announced = |call: &Request| matches!(call, Request::PushMessages(_));
+    assert_eq!(world.calls.count(announced), 0);
 }
 
 #[tokio::test(start_paused = true)]
