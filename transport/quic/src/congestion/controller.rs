@@ -202,17 +202,21 @@ impl LossTolerant {
             return;
         }
         let mut target = self.gain() * bdp + self.headroom();
+        let mut growth = newly_acked as f64;
         target = match self.phase {
             // A queue has formed: the rate will show within a round, and more would only be dropped.
             Phase::Startup if self.is_queued(Some(rtt), STARTUP_RTT_HOLD) => self.window,
+            // What went out in half a round trip met no queue, so the path carries twice as much.
+            Phase::Startup if !self.is_queued(Some(rtt), STARTUP_RTT_FREE) => {
+                growth *= STARTUP_GAIN_FREE - 1.0;
+                (STARTUP_GAIN_FREE * bdp + self.headroom()).max(self.window)
+            }
             Phase::Startup => target.max(self.window),
             Phase::RefreshRtt { .. } => self.refresh_window(),
             Phase::Settle | Phase::Drain => target + self.aggregation.excess(self.rate.get()),
             _ => (target + self.aggregation.excess(self.rate.get())).min(self.losses.ceiling()),
         };
-        self.window = target
-            .min(self.window + newly_acked as f64)
-            .max(self.min_window());
+        self.window = target.min(self.window + growth).max(self.min_window());
     }
 }
 
@@ -349,6 +353,9 @@ const RATE_ROUNDS: u64 = 10;
 const BATCH_SECONDS: f64 = 0.005;
 /// How many bare round trips a new path's queue must show to stop growing.
 const STARTUP_RTT_HOLD: f64 = 1.25;
+/// How many bare round trips a new path may show that is filled as fast as may be.
+const STARTUP_RTT_FREE: f64 = 1.1;
+const STARTUP_GAIN_FREE: f64 = 3.0;
 /// Start-up sends what it may in half a round trip, to have the answer sooner.
 const STARTUP_PACE: f64 = 2.0;
 const RESUME_GRACE: Duration = Duration::from_secs(1);

@@ -8,8 +8,11 @@
 //! so the window alone sets rate and queue: in flight beyond the BDP is a standing queue. Hence
 //! small gains; what BBR does with a gain of 2 costs a full queue here. Phases, in BDPs:
 //!
-//! - start-up, 2.0: doubles each round. Holds once a round trip shows 1.25 `min_rtt`, ends at 1.4,
-//!   after three rounds without growth, or on heavy loss. Then drain, 1.0, until the queue is gone.
+//! - start-up, 3.0: grows threefold each round. What it may have in flight goes out in half a round
+//!   trip, so one without a queue means that the path carries twice as much, and growing threefold is
+//!   what doubling is to others. Doubles, 2.0, once a round trip shows 1.1 `min_rtt`, holds at 1.25,
+//!   ends at 1.4, after three rounds without growth, or on heavy loss. Then drain, 1.0, until the
+//!   queue is gone.
 //! - probe, 1.5, one round: finds what the path has more. It is also how flows become fair: the
 //!   smaller one gains the larger share. Under a loss ceiling it goes on for up to four rounds.
 //! - settle, 0.95, two rounds: empties the queue, and so confirms `min_rtt` without a special phase.
