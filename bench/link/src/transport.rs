@@ -46,5 +46,7 @@ pub(crate) fn with(tuning: Tuning, congestion: Option<Congestion>) -> Tuning {
     }
 }
 
+/// What HTTP/2 begins with (RFC 9113, section 6.9.2).
+pub(crate) const HTTP2_WINDOW_BYTES: u32 = 65_535;
 const CONGESTIONS: [(&str, Congestion); 2] =
     [("bbr", Congestion::Bbr), ("cubic", Congestion::Cubic)];
