@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 WIDTH, PLOT_HEIGHT = 1080, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 20, 92, 64
+LEFT, RIGHT, TOP = 64, 20, 92
+LABEL_LINE, BELOW_LABELS = 14, 42
 GAP_SHARE, BAR_WIDTH_MAX = 0.24, 34
 LETTER_WIDTH = 6.6
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#9b8700", "#7a5fc0")
@@ -66,7 +67,7 @@ def draw(chart, groups):
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(series)}
     highest = max([bar.high for group in groups for bar in group.bars] + [group.goal or 0 for group in groups])
     ticks = scale(highest)
-    height = TOP + PLOT_HEIGHT + BOTTOM
+    height = TOP + PLOT_HEIGHT + LABEL_LINE * max(len(group.label) for group in groups) + BELOW_LABELS
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'role="img" aria-label="{escape(chart.title, {chr(34): "&quot;"})}">',
@@ -75,7 +76,7 @@ def draw(chart, groups):
         text(LEFT, 26, chart.title, "title"),
         text(LEFT, 46, chart.note, "note"),
         *legend(chart, colours, any(group.goal is not None for group in groups)),
-        *axes(chart, ticks),
+        *axes(chart, ticks, height),
     ]
     width = (WIDTH - LEFT - RIGHT) / len(groups)
     for number, group in enumerate(groups):
@@ -85,12 +86,13 @@ def draw(chart, groups):
 
 def scale(highest):
     """Round numbers from 0 to at least `highest`, three to seven of them."""
-    power = 10 ** math.floor(math.log10(highest or 1))
+    highest = highest or 1
+    power = 10 ** math.floor(math.log10(highest))
     step = next(power * of for of in (0.2, 0.5, 1, 2) if highest <= 6 * power * of)
     return [round(number * step, 9) for number in range(math.ceil(round(highest / step, 6)) + 1)]
 
 
-def axes(chart, ticks):
+def axes(chart, ticks, height):
     """Both axes with their titles, and a line for each tick."""
     right, bottom = WIDTH - RIGHT, TOP + PLOT_HEIGHT
     for tick in ticks:
@@ -100,7 +102,7 @@ def axes(chart, ticks):
     yield f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>'
     middle = TOP + PLOT_HEIGHT / 2
     yield text(16, middle, chart.y_title, anchor="middle", turn=f"rotate(-90 16 {middle:g})")
-    yield text((LEFT + right) / 2, bottom + BOTTOM - 8, chart.x_title, "note", "middle")
+    yield text((LEFT + right) / 2, height - 10, chart.x_title, "note", "middle")
 
 
 def legend(chart, colours, has_goal):
@@ -135,7 +137,7 @@ def bars(group, left, width, top, colours):
         y = level(group.goal, top)
         yield f'<line class="goal" x1="{begin - 4:.1f}" x2="{x + 4:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
     for number, line in enumerate(group.label):
-        yield text(left + width / 2, bottom + 18 + 14 * number, line, anchor="middle")
+        yield text(left + width / 2, bottom + 18 + LABEL_LINE * number, line, anchor="middle")
 
 
 def level(value, top):

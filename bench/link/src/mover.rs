@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::plain::Plain;
 use crate::source::{Source, object_id};
-use crate::transport::{self, Transport};
+use crate::transport::{self, DEFAULT_CLIENT_WINDOWS, Transport};
 
 /// What to connect to, and how.
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(crate) struct Choices {
     /// Congestion control of TCP over TLS alone; without it, that of the network namespace
     #[arg(long, value_name = "NAME")]
     pub(crate) tcp_congestion: Option<String>,
-    /// Windows of gRPC that are those of HTTP/2
+    /// Windows of gRPC as small as tonic has them
     #[arg(long)]
     pub(crate) default_windows: bool,
 }
@@ -99,8 +99,8 @@ impl Mover {
                 let credentials = Credentials::none();
                 let mut settings = Settings::default();
                 if choices.default_windows {
-                    settings.stream_window_bytes = transport::HTTP2_WINDOW_BYTES;
-                    settings.connection_window_bytes = transport::HTTP2_WINDOW_BYTES;
+                    settings.stream_window_bytes = DEFAULT_CLIENT_WINDOWS.stream;
+                    settings.connection_window_bytes = DEFAULT_CLIENT_WINDOWS.connection;
                 }
                 let connector = GrpcConnector::new(host, port, Some(tls), credentials, FleetAsker)
                     .with_settings(settings);

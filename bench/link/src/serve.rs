@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::arrivals::Arrivals;
 use crate::handler::{Moved, Objects};
 use crate::source::Source;
-use crate::transport::{self, Transport};
+use crate::transport::{self, DEFAULT_SERVER_WINDOWS, Transport};
 use crate::usage::{Kernel, Usage};
 use crate::{Error, certificates, plain, print};
 
@@ -44,7 +44,7 @@ pub(crate) struct Options {
     /// Report when bytes arrive: the longest silences, and how many in each tenth of a second
     #[arg(long)]
     arrivals: bool,
-    /// Windows of gRPC that are those of HTTP/2
+    /// Windows of gRPC as small as tonic has them
     #[arg(long)]
     default_windows: bool,
 }
@@ -112,8 +112,8 @@ async fn begin(options: &Options, moved: &Arc<Moved>) -> Result<(SocketAddr, Ser
             };
             let mut limits = Limits::default();
             if options.default_windows {
-                limits.stream_window_bytes = transport::HTTP2_WINDOW_BYTES;
-                limits.connection_window_bytes = transport::HTTP2_WINDOW_BYTES;
+                limits.stream_window_bytes = DEFAULT_SERVER_WINDOWS.stream;
+                limits.connection_window_bytes = DEFAULT_SERVER_WINDOWS.connection;
             }
             let buffers = Buffers::new(KEPT_BUFFER_BYTES);
             let listener =

@@ -24,6 +24,25 @@ impl Transport {
     }
 }
 
+/// Windows of HTTP/2 in bytes, of a stream and of all streams of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    pub(crate) stream: u32,
+    pub(crate) connection: u32,
+}
+
+/// What a server built on hyper, such as one of tonic, has where nobody says otherwise.
+pub(crate) const DEFAULT_SERVER_WINDOWS: Windows = Windows {
+    stream: 1 << 20,
+    connection: 1 << 20,
+};
+
+/// The same for clients.
+pub(crate) const DEFAULT_CLIENT_WINDOWS: Windows = Windows {
+    stream: 2 << 20,
+    connection: 5 << 20,
+};
+
 /// The congestion controller of QUIC with this name.
 pub(crate) fn congestion(name: &str) -> Result<Congestion, String> {
     CONGESTIONS
@@ -46,7 +65,5 @@ pub(crate) fn with(tuning: Tuning, congestion: Option<Congestion>) -> Tuning {
     }
 }
 
-/// What HTTP/2 begins with (RFC 9113, section 6.9.2).
-pub(crate) const HTTP2_WINDOW_BYTES: u32 = 65_535;
 const CONGESTIONS: [(&str, Congestion); 2] =
     [("bbr", Congestion::Bbr), ("cubic", Congestion::Cubic)];

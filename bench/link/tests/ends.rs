@@ -132,7 +132,7 @@ fn a_connection_has_the_congestion_control_that_was_asked_for() {
 }
 
 #[test]
-fn windows_of_http2_carry_every_byte() {
+fn small_windows_carry_every_byte() {
     let certs = certs();
     let server = Server::start("grpc", certs.path(), &["--default-windows"]);
     for direction in ["up", "down"] {
