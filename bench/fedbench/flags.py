@@ -27,3 +27,9 @@ def add_results(parser):
     parser.add_argument("--check", action="store_true", help="exit with status 1 if a target is missed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")
+
+
+def add_resume(parser):
+    """How a long measurement goes on after an interruption, and its charts."""
+    parser.add_argument("--resume", action="store_true", help="go on with the samples in the file of --json")
+    parser.add_argument("--charts", type=Path, metavar="DIR", help="draw charts (SVG) into DIR")

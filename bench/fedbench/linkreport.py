@@ -1,6 +1,7 @@
 """What samples of transfers come to: medians, targets, Markdown."""
 
 import json
+import os
 import statistics
 
 from . import machine
@@ -9,6 +10,7 @@ GOALS = {"wan-20": 0.90, "wan-20-0.1": 0.90, "wan-50-0.5": 0.88, "wan-100-1": 0.
 """Goodput of QUIC, as a share of the link's rate."""
 
 OF_BBR, OF_CUBIC, CUBIC_LOSS_PERCENT = 0.95, 5, 0.1
+OF_DEFAULT_WINDOWS, DEFAULT_WINDOWS_RTT_MS = 2.5, 100
 SENT_RATIO = 1.10
 LAN_GOAL, LAN_CPUS = 0.75, 4
 CONTROL_QUEUES, CONTROL_OF_GRPC = 1.5, 0.15
@@ -30,25 +32,34 @@ CONTROL_FIGURES = (
 )
 
 
-def write(options, whole, tables):
-    """Prints the tables and writes what `flags.add_results` asks for; returns the exit status."""
+def write(options, whole, tables, pictures=()):
+    """Prints the tables and writes what `flags.add_results` asks for; returns the exit status.
+
+    `pictures` are files that the Markdown shows.
+    """
     rows = whole["targets"]
     about = machine.text(whole["machine"], whole["command"], whole["seconds"])
     text = "\n\n".join(table for table in (about, *tables, targets_table(rows)) if table)
     print("\n" + text)
     if options.markdown:
-        options.markdown.write_text(text + "\n")
+        folder = options.markdown.parent
+        shown = [f"![{path.stem}]({os.path.relpath(path, folder)})" for path in pictures]
+        options.markdown.write_text("\n\n".join([text, *shown]) + "\n")
     if options.json:
-        options.json.write_text(json.dumps(whole, indent=2) + "\n")
-    return 1 if options.check and not all(row["met"] for row in rows) else 0
+        save(options.json, whole)
+    return 1 if options.check and any(row["met"] is False for row in rows) else 0
+
+
+def save(path, whole):
+    """Writes JSON so that the file is never a half one."""
+    half = path.with_name(path.name + ".part")
+    half.write_text(json.dumps(whole, indent=2) + "\n")
+    half.replace(path)
 
 
 def summarize(samples):
     """One cell for each profile, direction and transport, in the order in which they came."""
-    cells = {}
-    for sample in samples:
-        cells.setdefault((sample["profile"], sample["direction"], sample["transport"]), []).append(sample)
-    return [_cell(*key, many) for key, many in cells.items()]
+    return [_cell(*key, many) for key, many in by(samples, "profile", "direction", "transport").items()]
 
 
 def targets(cells, cpus):
@@ -64,14 +75,23 @@ def targets(cells, cpus):
         goal = LAN_GOAL if is_lan and cpus >= LAN_CPUS else GOALS.get(profile)
         if goal:
             rows.append(at_least(f"{where}: {name} / link", goal, share))
+        elif is_lan:
+            rows.append(no_goal(f"{where}: {name} / link", f"none on {cpus} CPUs", share))
         loss = cell["loss_percent"]
         rows.append(at_most(f"{where}: {name} sent / useful", SENT_RATIO + loss / 100, cell["sent_ratio"]["median"]))
         bbr = found.get((profile, direction, "grpc-bbr"))
-        if bbr and not is_lan:
+        if bbr and is_lan:
+            rows.append(no_goal(f"{where}: CPU of {name} / grpc-bbr", "none", cpu(cell) / cpu(bbr)))
+        elif bbr:
             rows.append(at_least(f"{where}: {name} / grpc-bbr", OF_BBR, share / bbr["goodput_share"]["median"]))
-        cubic = found.get((profile, direction, "grpc-cubic"))
-        if cubic and loss >= CUBIC_LOSS_PERCENT:
-            rows.append(at_least(f"{where}: {name} / grpc-cubic", OF_CUBIC, share / cubic["goodput_share"]["median"]))
+        for other in ("grpc-cubic", "flower-cubic"):
+            cubic = found.get((profile, direction, other))
+            if cubic and loss >= CUBIC_LOSS_PERCENT:
+                rows.append(at_least(f"{where}: {name} / {other}", OF_CUBIC, share / cubic["goodput_share"]["median"]))
+        small = found.get((profile, direction, "grpc-default-bbr"))
+        if small and cell["rtt_ms"] >= DEFAULT_WINDOWS_RTT_MS:
+            ratio = share / small["goodput_share"]["median"]
+            rows.append(at_least(f"{where}: {name} / grpc-default-bbr", OF_DEFAULT_WINDOWS, ratio))
     return rows
 
 
@@ -137,7 +157,7 @@ def targets_table(rows):
     if not rows:
         return ""
     head = ("target", "goal", "measured", "met")
-    met = ("yes" if row["met"] else "NO" for row in rows)
+    met = ({True: "yes", False: "NO", None: "-"}[row["met"]] for row in rows)
     return markdown([head, *((row["row"], row["goal"], f"{row['measured']:.2f}", one) for row, one in zip(rows, met))])
 
 
@@ -156,7 +176,7 @@ def spread(of, digits):
 
 def _cell(profile, direction, transport, many):
     cell = {"profile": profile, "direction": direction, "transport": transport, "runs": len(many)}
-    cell["loss_percent"] = many[0]["asked"]["loss_percent"]
+    cell["loss_percent"], cell["rtt_ms"] = (many[0]["asked"][name] for name in ("loss_percent", "rtt_ms"))
     cell["capped"] = sum(one["capped"] for one in many)
     cell["faulty"] = sum(bool(one["faults"]) for one in many)
     cell.update({name: summary([one[name] for one in many]) for name in FIGURES})
@@ -172,10 +192,20 @@ def _added_p99(samples):
 
 
 def _by_transport(samples):
+    return {name: many for (name,), many in by(samples, "transport").items()}
+
+
+def by(samples, *names):
+    """Lists of samples that have the same values of these names, in the order in which they came."""
     result = {}
     for sample in samples:
-        result.setdefault(sample["transport"], []).append(sample)
+        result.setdefault(tuple(sample[name] for name in names), []).append(sample)
     return result
+
+
+def cpu(cell):
+    """CPU-seconds of both ends for each gigabyte."""
+    return sum(cell[f"{end}_cpu_s_per_gb"]["median"] for end in ("client", "server"))
 
 
 def summary(values):
@@ -191,3 +221,8 @@ def at_least(row, goal, measured):
 def at_most(row, goal, measured):
     """A target that is met up to `goal`."""
     return {"row": row, "goal": f"<= {goal:g}", "measured": measured, "met": measured <= goal}
+
+
+def no_goal(row, why, measured):
+    """A figure that is published and held against nothing."""
+    return {"row": row, "goal": why, "measured": measured, "met": None}

@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from .machine import load_average
 from .processes import Children
 from .wan import Link
 
 PORT = 7777
+DEFAULT_WINDOWS = "default-"
+FLOWER_END = Path(__file__).with_name("flowerend.py")
 MTU_BYTES = 1500
 LATENESS_US = 300
 LATENESS_SHARE = 0.05
@@ -19,7 +22,7 @@ OBJECTS = 8
 PARALLEL = 4
 SLACK_S = 30
 DATA_DIRECTION = {"up": "forward", "down": "backward"}
-PAYLOAD_SHARE = {"quic": 0.955, "grpc": 0.963, "tls": 0.963}
+PAYLOAD_SHARE = {"quic": 0.955, "grpc": 0.963, "tls": 0.963, "flower": 0.963}
 """Of the bytes of full IP packets those of objects: what a transfer that was cut off has moved is derived from it."""
 
 
@@ -35,33 +38,42 @@ class Programs:
     link: str
     certs: str
     priority: bool = True
+    flower_python: str = None
+    """The Python of an environment with stock Flower."""
 
-    def end(self, *argv):
+    def end(self, transport, verb, *argv):
         """The argv of an end."""
         real_time = ["chrt", "-f", "10"] if self.priority else []
-        return [*real_time, self.link, *argv]
+        program = [self.flower_python, FLOWER_END] if transport.program == "flower" else [self.link]
+        return [*real_time, *program, verb, "--certs", self.certs, *transport.end_flags(), *argv]
 
 
 @dataclass(frozen=True)
 class Transport:
-    """What carries the objects: `quic`, `quic-cubic`, `grpc-bbr` and the like."""
+    """What carries the objects: `quic`, `quic-cubic`, `grpc-bbr`, `grpc-default-bbr` and the like."""
 
     label: str
     program: str
     congestion: str = None
+    default_windows: bool = False
 
     @classmethod
     def parse(cls, label):
         """Raises ValueError for what is none."""
         program, _, congestion = label.partition("-")
+        default_windows = program == "grpc" and congestion.startswith(DEFAULT_WINDOWS)
+        if default_windows:
+            congestion = congestion.removeprefix(DEFAULT_WINDOWS)
         if program not in PAYLOAD_SHARE or (program != "quic" and not congestion):
-            raise ValueError(f"{label!r} is none of quic, quic-NAME, grpc-NAME, tls-NAME (NAME: congestion control)")
-        return cls(label, program, congestion or None)
+            known = "quic, quic-NAME, grpc-NAME, grpc-default-NAME, tls-NAME, flower-NAME (NAME: congestion control)"
+            raise ValueError(f"{label!r} is none of {known}")
+        return cls(label, program, congestion or None, default_windows)
 
     def end_flags(self):
         """What both ends have to know."""
         chosen = ["--congestion", self.congestion] if self.program == "quic" and self.congestion else []
-        return ["--transport", self.program, *chosen]
+        windows = ["--default-windows"] if self.default_windows else []
+        return [*([] if self.program == "flower" else ["--transport", self.program]), *chosen, *windows]
 
     def link_flags(self):
         """TCP has its congestion control from the namespace."""
@@ -69,9 +81,14 @@ class Transport:
 
 
 def measure(programs, profile, transport, seed, flags, link_flags=()):
+    """One sound sample of a transfer."""
+    return sound(lambda: _once(programs, profile, transport, seed, flags, link_flags))
+
+
+def sound(once):
     """One sound sample; or, after the repeats, the last one with its faults in `faults`."""
     for repeat in range(1 + REPEATS_MAX):
-        sample = _once(programs, profile, transport, seed, flags, link_flags)
+        sample = once()
         sample["repeats"] = repeat
         if not sample["faults"]:
             break
@@ -126,8 +143,9 @@ def faults(statistics, rtt_ms):
 def _once(programs, profile, transport, seed, flags, link_flags):
     load = load_average()
     with Link(profile, seed, programs.emulator, [*link_flags, *transport.link_flags()]) as link, Children() as children:
-        server = _Server(children, programs, link, transport)
-        client = _client(programs, link, transport, flags)
+        # What is moved concerns only a server that has to be given it.
+        server = Server(children, programs, link, transport, flags if transport.program == "flower" else ())
+        client = Client(children, programs, link, transport, server.address, flags).end()
         # At once, before anything more arrives.
         statistics = link.stats()
         served = server.end()
@@ -152,36 +170,51 @@ def _once(programs, profile, transport, seed, flags, link_flags):
     }
 
 
-class _Server:
-    def __init__(self, children, programs, link, transport):
-        address = f"{link.addresses[1]}:{PORT}"
-        argv = programs.end("serve", "--listen", address, "--certs", programs.certs, *transport.end_flags())
+class Server:
+    """The end on side 1, which says at `address` where it listens."""
+
+    def __init__(self, children, programs, link, transport, flags=(), port=PORT):
+        argv = programs.end(transport, "serve", "--listen", f"{link.addresses[1]}:{port}", *flags)
         pipe = subprocess.PIPE
-        self._children = children
+        self._children, self._what = children, f"{transport.program} serve"
         self._child = children.spawn(link.command(1, argv), stdin=pipe, stdout=pipe, text=True)
-        if not self._child.stdout.readline():
-            raise Failed("flwr-link serve does not start")
+        self.address = self._line("does not start")["address"]
 
     def end(self):
+        """Its last words."""
         self._child.stdin.close()
-        line = self._child.stdout.readline()
+        last = self._line("says nothing at the end")
         self._children.stop(self._child)
+        return last
+
+    def _line(self, otherwise):
+        line = self._child.stdout.readline()
         if not line:
-            raise Failed("flwr-link serve says nothing at the end")
+            raise Failed(f"{self._what} {otherwise}")
         return json.loads(line)
 
 
-def _client(programs, link, transport, flags):
-    address = f"{link.addresses[1]}:{PORT}"
-    argv = programs.end("run", "--server", address, "--certs", programs.certs, *transport.end_flags(), *flags)
-    seconds = _seconds_max(flags) + SLACK_S
-    try:
-        done = subprocess.run(link.command(0, argv), capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        raise Failed(f"flwr-link run does not end within {seconds} s") from None
-    if done.returncode != 0:
-        raise Failed(done.stderr.strip() or f"flwr-link run ends with status {done.returncode}")
-    return json.loads(done.stdout)
+class Client:
+    """The end on side 0, which begins at once."""
+
+    def __init__(self, children, programs, link, transport, address, flags):
+        argv = programs.end(transport, "run", "--server", address, *flags)
+        self._children, self._seconds = children, _seconds_max(flags) + SLACK_S
+        self._what = f"{transport.program} run"
+        pipe = subprocess.PIPE
+        self._child = children.spawn(link.command(0, argv), stdout=pipe, stderr=pipe, text=True)
+
+    def end(self):
+        """What it reports, once it has ended."""
+        try:
+            said, complaint = self._child.communicate(timeout=self._seconds)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self._what} does not end within {self._seconds} s") from None
+        status = self._child.returncode
+        self._children.stop(self._child)
+        if status != 0:
+            raise Failed(complaint.strip() or f"{self._what} ends with status {status}")
+        return json.loads(said)
 
 
 def _seconds_max(flags):

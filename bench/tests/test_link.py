@@ -1,7 +1,9 @@
 """How transfers over the emulated link are judged: `python -m unittest discover bench/tests`."""
 
+import argparse
 import contextlib
 import io
+import json
 import os
 import stat
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import wan  # noqa: E402
-from fedbench import linkreport, linkrun  # noqa: E402
+from fedbench import experiments, linkreport, linkrun  # noqa: E402
 from fedbench.linkrun import Transport  # noqa: E402
 
 
@@ -63,7 +65,19 @@ class Transports(unittest.TestCase):
         self.assertEqual(chosen.link_flags(), [])
         self.assertEqual(grpc.end_flags(), ["--transport", "grpc"])
         self.assertEqual(grpc.link_flags(), ["--tcp-congestion", "bbr"])
-        for label in ("grpc", "tls", "http-bbr", ""):
+        small, flower = map(Transport.parse, ("grpc-default-bbr", "flower-cubic"))
+        self.assertEqual(small.end_flags(), ["--transport", "grpc", "--default-windows"])
+        self.assertEqual(small.link_flags(), ["--tcp-congestion", "bbr"])
+        self.assertEqual(flower.link_flags(), ["--tcp-congestion", "cubic"])
+
+    def test_stock_flower_is_another_program_with_the_same_flags(self):
+        programs = linkrun.Programs("emu", "link", "certs", priority=False, flower_python="python")
+        ours = programs.end(Transport.parse("quic"), "serve", "--listen", "a")
+        self.assertEqual(ours, ["link", "serve", "--certs", "certs", "--transport", "quic", "--listen", "a"])
+        stock = programs.end(Transport.parse("flower-bbr"), "serve", "--listen", "a")
+        self.assertEqual(stock, ["python", linkrun.FLOWER_END, "serve", "--certs", "certs", "--listen", "a"])
+        self.assertTrue(linkrun.FLOWER_END.exists())
+        for label in ("grpc", "tls", "http-bbr", "flower", "grpc-default-", ""):
             with self.assertRaises(ValueError):
                 Transport.parse(label)
 
@@ -126,8 +140,43 @@ class Report(unittest.TestCase):
         rows = [row["row"] for row in linkreport.targets(linkreport.summarize(samples), 2)]
         self.assertFalse(any("grpc-cubic" in row for row in rows), "there is no loss")
         lan = linkreport.summarize([sample(profile="lan", loss=0)])
-        self.assertEqual([len(linkreport.targets(lan, cpus)) for cpus in (2, 4)], [1, 2])
+        goals = [[row["met"] for row in linkreport.targets(lan, cpus)] for cpus in (2, 4)]
+        self.assertEqual(goals, [[None, True], [True, True]])
         self.assertEqual(linkreport.targets_table([]), "")
+
+    def test_the_cost_on_a_lan_is_published_and_no_goal(self):
+        both = [sample(profile="lan", loss=0), sample("grpc-bbr", profile="lan", loss=0, client_cpu_s_per_gb=0)]
+        rows = {row["row"]: row for row in linkreport.targets(linkreport.summarize(both), 2)}
+        cost = rows["lan up: CPU of quic / grpc-bbr"]
+        self.assertEqual((cost["measured"], cost["met"]), (2.0, None))
+        self.assertNotIn("lan up: quic / grpc-bbr", rows)
+        self.assertIn("| -", linkreport.targets_table([cost]))
+
+    def test_stock_flower_and_the_windows_of_http2_are_held_against(self):
+        def rows(profile, rtt_ms):
+            asked = {"loss_percent": 1, "rate_mbit": 100, "rtt_ms": rtt_ms}
+            names = (("quic", 0.8), ("grpc-default-bbr", 0.4), ("flower-cubic", 0.1), ("flower-bbr", 0.8))
+            samples = [sample(name, share, profile, asked=asked) for name, share in names]
+            found = linkreport.targets(linkreport.summarize(samples), 2)
+            return {row["row"].partition("quic / ")[2]: row["met"] for row in found if "quic / " in row["row"]}
+
+        self.assertEqual(rows("wan-100-1", 100), {"link": False, "flower-cubic": True, "grpc-default-bbr": False})
+        self.assertNotIn("grpc-default-bbr", rows("wan-50-0.5", 50))
+
+    def test_what_is_no_goal_is_not_missed(self):
+        with tempfile.TemporaryDirectory() as folder:
+            options = argparse.Namespace(check=True, json=Path(folder, "a.json"), markdown=Path(folder, "a.md"))
+            facts = {"cpus": 2, "cpu": "x", "memory_gb": 1, "kernel": "k", "commit": "abc"}
+            facts |= dict.fromkeys(("load_average_at_start", "load_average_at_end", "busy_percent", "stolen_percent"), 0.0)
+            rows = [linkreport.no_goal("a", "none", 1.0), linkreport.at_least("b", 1, 2)]
+            whole = {"machine": facts, "command": "c", "seconds": 1, "targets": rows}
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.assertEqual(linkreport.write(options, whole, [], [Path(folder, "charts", "p.svg")]), 0)
+                rows.append(linkreport.at_most("c", 1, 2))
+                self.assertEqual(linkreport.write(options, whole, []), 1)
+            self.assertEqual(json.loads(options.json.read_text())["targets"], rows)
+            self.assertIn("commit: abc", options.markdown.read_text())
+            self.assertEqual(sorted(path.name for path in Path(folder).iterdir()), ["a.json", "a.md"])
 
     def test_small_calls_beside_a_transfer(self):
         def with_control(transport, p99):
@@ -165,17 +214,33 @@ class Options(unittest.TestCase):
         options = wan.parse(["--no-chrt"])
         self.assertEqual((options.profiles, options.directions, len(options.seeds)), (None, ["up", "down"], 5))
         self.assertEqual(len(options.transports), 5)
+        self.assertEqual(len(options.pairs), 5)
+
+    def test_the_matrix_is_measured_if_nothing_else_is_named(self):
+        def named(*flags):
+            return wan.parse(["--no-chrt", *flags]).experiments
+
+        self.assertEqual(named(), ["matrix"])
+        self.assertEqual(named("--ttfb", "--control"), ["ttfb", "control"])
+        self.assertEqual(named("--all"), list(experiments.ALL))
 
     def test_nonsense_is_refused(self):
-        for arguments in (["--transports", "grpc"], ["--directions", "sideways"], ["--seeds", "0"]):
+        for arguments in (
+            ["--transports", "grpc"],
+            ["--directions", "sideways"],
+            ["--seeds", "0"],
+            ["--pairs", "quic"],
+            ["--pairs", "quic+grpc-bbr"],
+            ["--resume"],
+        ):
             with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
                 wan.parse(arguments)
 
     def test_a_run_takes_some_seconds_at_the_rate_of_the_link(self):
-        self.assertEqual([wan.size(rate) for rate in (50, 100, 200, 1000)], [40, 80, 150, 750])
+        self.assertEqual([experiments.size(rate) for rate in (50, 100, 200, 1000)], [40, 80, 150, 750])
 
     def test_each_seed_begins_with_another_transport(self):
-        self.assertEqual([wan.in_turn(["a", "b", "c"], seed)[0] for seed in (1, 2, 3)], ["b", "c", "a"])
+        self.assertEqual([experiments.in_turn(["a", "b", "c"], seed)[0] for seed in (1, 2, 3)], ["b", "c", "a"])
 
 
 if __name__ == "__main__":

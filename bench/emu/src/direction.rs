@@ -140,7 +140,7 @@ impl Direction {
         self.advance(now_ns);
         match change {
             Change::Rate(rate) => self.parameters.rate = rate,
-            Change::Loss(rate) => self.loss.rate = rate,
+            Change::Loss(rate) => self.loss.change(rate),
             Change::Down(down) => {
                 self.down = down;
                 if down {

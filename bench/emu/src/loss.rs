@@ -50,7 +50,7 @@ impl LossRate {
 /// The losses of one direction. Every packet in the bad state is lost, none in the good one.
 #[derive(Debug)]
 pub(crate) struct Loss {
-    pub(crate) rate: LossRate,
+    rate: LossRate,
     bad: bool,
     random: Random,
 }
@@ -62,6 +62,12 @@ impl Loss {
             bad: false,
             random,
         }
+    }
+
+    /// From the next packet on. A burst that is under way ends, or a loss of zero would still take the rest of it.
+    pub(crate) fn change(&mut self, rate: LossRate) {
+        self.rate = rate;
+        self.bad = false;
     }
 
     /// Whether the next packet is lost.
@@ -142,6 +148,17 @@ mod tests {
         }
         let independent = burst_mean(&losses(1.0, 1.0, 4));
         assert!((independent - 1.01).abs() < 0.02, "{independent}");
+    }
+
+    #[test]
+    fn a_change_ends_a_burst() {
+        let mut loss = Loss::new(LossRate::new(50.0, 1e6).unwrap(), Random::new(6, 0));
+        assert!(
+            (0..PACKETS * 100).any(|_| loss.next()),
+            "no burst has begun"
+        );
+        loss.change(LossRate::new(0.0, 1e6).unwrap());
+        assert!(!(0..100).any(|_| loss.next()));
     }
 
     #[test]

@@ -77,20 +77,27 @@ impl Drop for Namespace {
     }
 }
 
-/// An algorithm that all programs may use; what was allowed before is allowed again after.
+/// An algorithm that all programs may use; what was allowed before is allowed again after. Other emulators wait that
+/// long: each would take away again what the other needs, or leave it behind.
 struct Allowed {
     before: Option<String>,
+    _lock: File,
 }
 
 impl Allowed {
     fn add(algorithm: &str) -> Result<Self, Error> {
+        let lock = File::open(ALLOWED)?;
+        lock.lock()?;
         let before = fs::read_to_string(ALLOWED)?;
         let before = before.trim();
         if before
             .split_whitespace()
             .any(|allowed| allowed == algorithm)
         {
-            return Ok(Self { before: None });
+            return Ok(Self {
+                before: None,
+                _lock: lock,
+            });
         }
         fs::write(ALLOWED, format!("{before} {algorithm}")).map_err(|error| {
             let reason = match error.kind() {
@@ -101,6 +108,7 @@ impl Allowed {
         })?;
         Ok(Self {
             before: Some(before.to_owned()),
+            _lock: lock,
         })
     }
 }

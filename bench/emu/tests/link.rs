@@ -105,6 +105,21 @@ fn the_congestion_control_is_chosen_and_nothing_is_left_behind() {
     }
 }
 
+#[test]
+fn links_that_start_at_once_all_get_what_they_ask_for() {
+    let links: Vec<_> = thread::scope(|scope| {
+        let start = || Link::start(&["--profile", "lan", "--tcp-congestion", "cubic"]);
+        let starting: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+        starting
+            .into_iter()
+            .map(|link| link.join().unwrap())
+            .collect()
+    });
+    links.into_iter().flatten().for_each(|link| {
+        link.close();
+    });
+}
+
 /// A running emulator. It ends when it is dropped, since its stdin closes.
 struct Link {
     child: Child,

@@ -9,6 +9,7 @@ use flwr_api::fleet::{Fleet, ObjectState, Request, Response};
 use flwr_transport::{Body, Call, Code, Context, Handler, Reply, Status, Tail};
 use tokio::task::spawn_blocking;
 
+use crate::arrivals::Arrivals;
 use crate::source::{Source, object_bytes};
 
 /// Bytes of objects, counted by the serving end.
@@ -16,6 +17,17 @@ use crate::source::{Source, object_bytes};
 pub(crate) struct Moved {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
+    /// When they were received, if that was asked for.
+    pub(crate) arrivals: Option<Arrivals>,
+}
+
+impl Moved {
+    pub(crate) fn receive(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(arrivals) = &self.arrivals {
+            arrivals.add(bytes);
+        }
+    }
 }
 
 /// Answers Fleet.
@@ -32,9 +44,7 @@ impl Objects {
         let mut hash = self.hash.then(|| digest::Context::new(&SHA256));
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|error| refused(&error))?;
-            self.moved
-                .received
-                .fetch_add(piece.len() as u64, Ordering::Relaxed);
+            self.moved.receive(piece.len() as u64);
             if let Some(begun) = hash.take() {
                 hash = Some(hashed(begun, piece).await?);
             }

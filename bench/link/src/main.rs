@@ -4,6 +4,7 @@
 //! exchange over TLS ([`plain`]) is the yardstick. What is measured is printed as lines of JSON; links and repetitions
 //! are the business of whoever starts the two ends.
 
+mod arrivals;
 mod certificates;
 mod handler;
 mod idle;
@@ -85,6 +86,11 @@ enum Error {
         "over TLS alone there are no control calls beside a transfer: leave out --control-period-ms"
     )]
     NoControl,
+    #[error(
+        "TCP has its congestion control from the network namespace unless it is --transport tls: leave out \
+         --tcp-congestion"
+    )]
+    NamespaceOnly,
     #[error(transparent)]
     Io(#[from] io::Error),
 }

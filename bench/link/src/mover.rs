@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use flwr_api::fleet::{FleetClient, Heartbeat, ObjectState, PullObject, PushObject};
 use flwr_api::{NodeId, RunId};
 use flwr_certs::ClientTls;
+use flwr_compat_grpc::client::Settings;
 use flwr_compat_grpc::f1::ask::FleetAsker;
 use flwr_compat_grpc::{Credentials, GrpcConnector};
 use flwr_transport::{Connector as _, DynCaller};
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::plain::Plain;
 use crate::source::{Source, object_id};
-use crate::transport::{self, Transport};
+use crate::transport::{self, DEFAULT_CLIENT_WINDOWS, Transport};
 
 /// What to connect to, and how.
 #[derive(Debug, Args)]
@@ -34,6 +35,20 @@ pub(crate) struct FarEnd {
     /// Directory of `flwr-link certs`
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) certs: PathBuf,
+}
+
+/// What else there is to choose.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Choices {
+    /// Congestion controller of QUIC
+    #[arg(long, value_name = "NAME", value_parser = transport::congestion)]
+    pub(crate) congestion: Option<Congestion>,
+    /// Congestion control of TCP over TLS alone; without it, that of the network namespace
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tcp_congestion: Option<String>,
+    /// Windows of gRPC as small as tonic has them
+    #[arg(long)]
+    pub(crate) default_windows: bool,
 }
 
 /// Where objects go.
@@ -64,30 +79,53 @@ pub(crate) enum Mover {
 
 impl Mover {
     pub(crate) async fn connect(
-        transport: Transport,
-        server: SocketAddr,
-        congestion: Option<Congestion>,
+        far: &FarEnd,
+        choices: &Choices,
         tls: ClientTls,
         source: Source,
     ) -> Result<Self, Error> {
+        let (transport, server) = (far.transport, far.server);
+        if choices.tcp_congestion.is_some() && transport != Transport::Tls {
+            return Err(Error::NamespaceOnly);
+        }
         let (host, port) = (server.ip().to_string(), server.port());
         let caller: Arc<dyn DynCaller<_>> = match transport {
             Transport::Quic => {
-                let tuning = transport::with(Tuning::connecting(), congestion);
+                let tuning = transport::with(Tuning::connecting(), choices.congestion);
                 let connector = Connector::new(Target { host, port }, &tls.config(), &tuning)?;
                 Arc::new(connector.connect().await?)
             }
             Transport::Grpc => {
                 let credentials = Credentials::none();
-                let connector = GrpcConnector::new(host, port, Some(tls), credentials, FleetAsker);
+                let mut settings = Settings::default();
+                if choices.default_windows {
+                    settings.stream_window_bytes = DEFAULT_CLIENT_WINDOWS.stream;
+                    settings.connection_window_bytes = DEFAULT_CLIENT_WINDOWS.connection;
+                }
+                let connector = GrpcConnector::new(host, port, Some(tls), credentials, FleetAsker)
+                    .with_settings(settings);
                 Arc::new(connector.connect().await?)
             }
             Transport::Tls => {
-                let plain = Plain::connect(server, &tls.config(), source).await?;
+                let plain = Plain::connect(
+                    server,
+                    choices.tcp_congestion.as_deref(),
+                    &tls.config(),
+                    source,
+                )
+                .await?;
                 return Ok(Self::Plain(Box::new(plain)));
             }
         };
         Ok(Self::Fleet(FleetClient::new(caller), source))
+    }
+
+    /// The congestion control of a TCP connection, where it is the connection's own.
+    pub(crate) async fn tcp_congestion(&self) -> Result<Option<String>, Error> {
+        Ok(match self {
+            Self::Plain(plain) => Some(plain.congestion().await?),
+            Self::Fleet(..) => None,
+        })
     }
 
     /// The small call.

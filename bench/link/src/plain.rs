@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
@@ -29,6 +30,7 @@ pub(crate) struct Plain {
 impl Plain {
     pub(crate) async fn connect(
         server: SocketAddr,
+        congestion: Option<&str>,
         tls: &rustls::ClientConfig,
         source: Source,
     ) -> io::Result<Self> {
@@ -36,12 +38,23 @@ impl Plain {
         tls.alpn_protocols.clear();
         let tcp = TcpStream::connect(server).await?;
         tcp.set_nodelay(true)?;
+        if let Some(name) = congestion {
+            SockRef::from(&tcp).set_tcp_congestion(name.as_bytes())?;
+        }
         let name = ServerName::IpAddress(server.ip().into());
         let stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?;
         Ok(Self {
             stream: Mutex::new(stream),
             source,
         })
+    }
+
+    /// The congestion control of what this end sends.
+    pub(crate) async fn congestion(&self) -> io::Result<String> {
+        let stream = self.stream.lock().await;
+        let name = SockRef::from(stream.get_ref().0).tcp_congestion()?;
+        let name = String::from_utf8_lossy(&name);
+        Ok(name.trim_end_matches('\0').to_owned())
     }
 
     pub(crate) async fn heartbeat(&self) -> io::Result<()> {
@@ -79,7 +92,10 @@ impl Plain {
             write_head(&mut *stream, PULL, len).await?;
         }
         stream.flush().await?;
-        skip(&mut *stream, objects * len, done).await
+        let count = |bytes| {
+            done.fetch_add(bytes, Ordering::Relaxed);
+        };
+        skip(&mut *stream, objects * len, count).await
     }
 }
 
@@ -113,7 +129,7 @@ where
         match wanted {
             HEARTBEAT => stream.write_u8(1).await?,
             PUSH => {
-                skip(&mut stream, len, &moved.received).await?;
+                skip(&mut stream, len, |bytes| moved.receive(bytes)).await?;
                 stream.write_u8(1).await?;
             }
             PULL => {
@@ -144,11 +160,11 @@ async fn write_body<S: AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Reads so many bytes and counts them.
+/// Reads so many bytes and has them counted.
 async fn skip<S: AsyncRead + Unpin>(
     stream: &mut S,
     mut left: u64,
-    count: &AtomicU64,
+    count: impl Fn(u64),
 ) -> io::Result<()> {
     let mut buffer = vec![0; READ_BYTES];
     while left > 0 {
@@ -158,7 +174,7 @@ async fn skip<S: AsyncRead + Unpin>(
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         left -= read as u64;
-        count.fetch_add(read as u64, Ordering::Relaxed);
+        count(read as u64);
     }
     Ok(())
 }

@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use flwr_transport_quic::tuning::Congestion;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::json;
 use tokio::time::{Instant, interval, timeout};
 
 use crate::latency::{Latencies, milliseconds};
-use crate::mover::{Direction, FarEnd, Load, Mover};
+use crate::mover::{Choices, Direction, FarEnd, Load, Mover};
 use crate::source::Source;
-use crate::transport::{self, Transport};
+use crate::transport::Transport;
 use crate::usage::{Kernel, Usage};
 use crate::{Error, certificates, print};
 
@@ -30,9 +29,8 @@ pub(crate) struct Options {
     /// Objects under way at once; over TLS alone they follow each other
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     parallel: u16,
-    /// Congestion controller of QUIC
-    #[arg(long, value_name = "NAME", value_parser = transport::congestion)]
-    congestion: Option<Congestion>,
+    #[command(flatten)]
+    choices: Choices,
     /// Make a small call so often during the transfer, and 20 before it; 0 makes none
     #[arg(long, value_name = "MS", default_value_t = 0)]
     control_period_ms: u64,
@@ -56,14 +54,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
     let (tls, source) = (certificates::client(&options.far.certs)?, Source::new());
     aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io::Error::other)?;
     let start = Instant::now();
-    let mover = Mover::connect(
-        options.far.transport,
-        options.far.server,
-        options.congestion,
-        tls,
-        source,
-    )
-    .await?;
+    let mover = Mover::connect(&options.far, &options.choices, tls, source).await?;
     mover.heartbeat().await?;
     let first_answer = start.elapsed();
     if options.warm_up {
@@ -93,6 +84,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
             "idle": Latencies::of(idle),
             "loaded": Latencies::of(transfer.latencies),
         })),
+        "tcp_congestion": mover.tcp_congestion().await?,
         "kernel": Kernel::now()?,
     }))?;
     Ok(())

@@ -18,9 +18,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::arrivals::Arrivals;
 use crate::handler::{Moved, Objects};
 use crate::source::Source;
-use crate::transport::{self, Transport};
+use crate::transport::{self, DEFAULT_SERVER_WINDOWS, Transport};
 use crate::usage::{Kernel, Usage};
 use crate::{Error, certificates, plain, print};
 
@@ -40,12 +41,21 @@ pub(crate) struct Options {
     /// Hash what is pushed
     #[arg(long)]
     hash: bool,
+    /// Report when bytes arrive: the longest silences, and how many in each tenth of a second
+    #[arg(long)]
+    arrivals: bool,
+    /// Windows of gRPC as small as tonic has them
+    #[arg(long)]
+    default_windows: bool,
 }
 
 /// Serves until SIGTERM comes or stdin closes. Whoever is connected then is cut off.
 pub(crate) async fn serve(options: &Options) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let moved = Arc::<Moved>::default();
+    let moved = Arc::new(Moved {
+        arrivals: options.arrivals.then(Arrivals::begin).transpose()?,
+        ..Moved::default()
+    });
     let (address, mut serving) = begin(options, &moved).await?;
     let begun = Usage::now()?;
     print(&json!({
@@ -63,6 +73,7 @@ pub(crate) async fn serve(options: &Options) -> Result<(), Error> {
         "final": true,
         "bytes_received": moved.received.load(Ordering::Relaxed),
         "bytes_sent": moved.sent.load(Ordering::Relaxed),
+        "arrivals": moved.arrivals.as_ref().map(Arrivals::report),
         "usage": Usage::now()?.since(&begun),
         "kernel": Kernel::now()?,
     }))?;
@@ -96,12 +107,14 @@ async fn begin(options: &Options, moved: &Arc<Moved>) -> Result<(SocketAddr, Ser
         }
         Transport::Grpc => {
             let tcp = TcpListener::bind(options.listen).await?;
-            let (dialect, limits) = (
-                FleetF1 {
-                    holds: Holds::default(),
-                },
-                Limits::default(),
-            );
+            let dialect = FleetF1 {
+                holds: Holds::default(),
+            };
+            let mut limits = Limits::default();
+            if options.default_windows {
+                limits.stream_window_bytes = DEFAULT_SERVER_WINDOWS.stream;
+                limits.connection_window_bytes = DEFAULT_SERVER_WINDOWS.connection;
+            }
             let buffers = Buffers::new(KEPT_BUFFER_BYTES);
             let listener =
                 GrpcListener::new(tcp, Some(tls), CallerAuth::none(), dialect, limits, buffers)?;

@@ -24,6 +24,25 @@ impl Transport {
     }
 }
 
+/// Windows of HTTP/2 in bytes, of a stream and of all streams of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    pub(crate) stream: u32,
+    pub(crate) connection: u32,
+}
+
+/// What a server built on hyper, such as one of tonic, has where nobody says otherwise.
+pub(crate) const DEFAULT_SERVER_WINDOWS: Windows = Windows {
+    stream: 1 << 20,
+    connection: 1 << 20,
+};
+
+/// The same for clients.
+pub(crate) const DEFAULT_CLIENT_WINDOWS: Windows = Windows {
+    stream: 2 << 20,
+    connection: 5 << 20,
+};
+
 /// The congestion controller of QUIC with this name.
 pub(crate) fn congestion(name: &str) -> Result<Congestion, String> {
     CONGESTIONS

@@ -85,6 +85,72 @@ fn a_transfer_is_given_up_when_its_time_is_over() {
 }
 
 #[test]
+fn the_server_says_when_bytes_came() {
+    let certs = certs();
+    for transport in ["quic", "grpc", "tls"] {
+        let server = Server::start(transport, certs.path(), &["--arrivals"]);
+        let flags = [
+            "--direction",
+            "up",
+            "--objects",
+            "3",
+            "--object-bytes",
+            "1000000",
+        ];
+        server.run(transport, certs.path(), &flags);
+        let arrivals = &server.end()["arrivals"];
+        let bytes = arrivals["bytes"].as_array().unwrap();
+        let sum: u64 = bytes.iter().filter_map(Value::as_u64).sum();
+        assert_eq!(sum, 3_000_000, "{transport}: {arrivals}");
+        assert!(
+            arrivals["last_s"].as_f64() >= arrivals["gaps"][0]["at_s"].as_f64(),
+            "{transport}: {arrivals}"
+        );
+    }
+}
+
+#[test]
+fn a_connection_has_the_congestion_control_that_was_asked_for() {
+    let certs = certs();
+    let server = Server::start("tls", certs.path(), &[]);
+    // Every kernel has it.
+    let flags = [
+        "--direction",
+        "up",
+        "--objects",
+        "1",
+        "--tcp-congestion",
+        "reno",
+    ];
+    let report = server.run("tls", certs.path(), &flags);
+    assert_eq!(report["tcp_congestion"], "reno", "{report}");
+    let server = Server::start("grpc", certs.path(), &[]);
+    let output = server.try_run("grpc", certs.path(), &flags);
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("leave out --tcp-congestion"), "{said}");
+}
+
+#[test]
+fn small_windows_carry_every_byte() {
+    let certs = certs();
+    let server = Server::start("grpc", certs.path(), &["--default-windows"]);
+    for direction in ["up", "down"] {
+        let flags = [
+            "--default-windows",
+            "--direction",
+            direction,
+            "--objects",
+            "2",
+            "--object-bytes",
+            "400000",
+        ];
+        let report = server.run("grpc", certs.path(), &flags);
+        assert_eq!(report["bytes"], 800_000, "{report}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_an_error() {
     let certs = certs();
     let server = Server::start("tls", certs.path(), &[]);

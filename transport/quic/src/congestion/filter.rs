@@ -16,7 +16,9 @@ impl RoundMax {
 
     pub(super) fn update(&mut self, round: u64, value: f64, rounds: u64) {
         self.peaks.retain(|(_, peak)| *peak > value);
-        self.peaks.push((round, value));
+        if self.peaks.last().is_none_or(|(at, _)| *at != round) {
+            self.peaks.push((round, value));
+        }
         self.expire(round, rounds);
     }
 
@@ -98,6 +100,16 @@ mod tests {
         assert_eq!(filter.get(), 8.0);
         filter.update(7, 1.0, 3);
         assert_eq!(filter.get(), 2.0);
+    }
+
+    #[test]
+    fn a_falling_value_leaves_one_peak_a_round() {
+        let mut filter = RoundMax::default();
+        for number in 0..10_000_u32 {
+            filter.update(u64::from(number / 1000), f64::from(10_000 - number), 3);
+        }
+        assert_eq!(filter.peaks.len(), 3);
+        assert_eq!(filter.get(), 3000.0);
     }
 
     #[test]
