@@ -4,7 +4,7 @@ import json
 import math
 import subprocess
 
-from . import fairness, linkrun, migration
+from . import fairness, linkreport, linkrun, migration
 
 SECONDS_MAX = 25
 SECONDS_OF_RATE = 6
@@ -52,16 +52,19 @@ def control(options, programs, journal):
 
 
 def ttfb(options, programs, journal):
-    """New connections; nothing is transferred."""
+    """New connections, and those of a client that was there before; nothing is transferred."""
     flags = ["--direction", "up", "--objects", 0]
     for seed in range(1, TTFB_RUNS + 1):
         for transport in in_turn(options.transports, seed):
+            for again in ([], ["--again"]) if transport.program == "quic" else ([],):
 
-            def measure(transport=transport):
-                return linkrun.measure(programs, TTFB_PROFILE, transport, seed, flags, NO_LOSS)
+                def measure(transport=transport, again=again):
+                    sample = linkrun.measure(programs, TTFB_PROFILE, transport, seed, [*flags, *again], NO_LOSS)
+                    return {**sample, "transport": transport.label + ("" if not again else linkreport.AGAIN)}
 
-            sample, is_new = journal.sample("ttfb", [transport.label, seed], measure)
-            say(sample, is_new, f"{sample['client']['ttfb_ms']:.1f} ms")
+                key = [transport.label, *again, seed]
+                sample, is_new = journal.sample("ttfb", key, measure)
+                say(sample, is_new, f"{sample['client']['ttfb_ms']:.1f} ms")
 
 
 def fair(options, programs, journal):

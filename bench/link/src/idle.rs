@@ -7,7 +7,7 @@ use futures_util::stream::{StreamExt, TryStreamExt, iter};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::mover::{Choices, FarEnd, Mover};
+use crate::mover::{Choices, FarEnd, Mover, Way};
 use crate::serve::end_of_stdin;
 use crate::source::Source;
 use crate::{Error, certificates, print};
@@ -27,7 +27,9 @@ pub(crate) async fn idle(options: &Options) -> Result<(), Error> {
     let start = Instant::now();
     let connect = |_| async {
         let (tls, source) = (tls.clone(), source.clone());
-        let mover = Mover::connect(&options.far, &Choices::default(), tls, source).await?;
+        // Each is a client of its own, with no session of another.
+        let way = Way::new(&options.far, &Choices::default(), tls, source)?;
+        let mover = way.connect().await?;
         mover.heartbeat().await?;
         Ok::<_, Error>(mover)
     };

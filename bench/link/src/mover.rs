@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use flwr_api::fleet::{FleetClient, Heartbeat, ObjectState, PullObject, PushObject};
+use flwr_api::fleet::{Fleet, FleetClient, Heartbeat, ObjectState, PullObject, PushObject};
 use flwr_api::{NodeId, RunId};
 use flwr_certs::ClientTls;
 use flwr_compat_grpc::client::Settings;
@@ -77,8 +77,24 @@ pub(crate) enum Mover {
     Plain(Box<Plain>),
 }
 
-impl Mover {
-    pub(crate) async fn connect(
+/// The way to a server, which connections are made by.
+pub(crate) struct Way {
+    carrier: Carrier,
+    source: Source,
+}
+
+enum Carrier {
+    Quic(Connector<Fleet>),
+    Grpc(GrpcConnector<FleetAsker>),
+    Tls {
+        server: SocketAddr,
+        congestion: Option<String>,
+        tls: ClientTls,
+    },
+}
+
+impl Way {
+    pub(crate) fn new(
         far: &FarEnd,
         choices: &Choices,
         tls: ClientTls,
@@ -89,11 +105,11 @@ impl Mover {
             return Err(Error::NamespaceOnly);
         }
         let (host, port) = (server.ip().to_string(), server.port());
-        let caller: Arc<dyn DynCaller<_>> = match transport {
+        let carrier = match transport {
             Transport::Quic => {
                 let tuning = transport::with(Tuning::connecting(), choices.congestion);
-                let connector = Connector::new(Target { host, port }, &tls.config(), &tuning)?;
-                Arc::new(connector.connect().await?)
+                let target = Target { host, port };
+                Carrier::Quic(Connector::new(target, &tls.config(), &tuning)?)
             }
             Transport::Grpc => {
                 let credentials = Credentials::none();
@@ -102,24 +118,38 @@ impl Mover {
                     settings.stream_window_bytes = DEFAULT_CLIENT_WINDOWS.stream;
                     settings.connection_window_bytes = DEFAULT_CLIENT_WINDOWS.connection;
                 }
-                let connector = GrpcConnector::new(host, port, Some(tls), credentials, FleetAsker)
-                    .with_settings(settings);
-                Arc::new(connector.connect().await?)
+                let connector = GrpcConnector::new(host, port, Some(tls), credentials, FleetAsker);
+                Carrier::Grpc(connector.with_settings(settings))
             }
-            Transport::Tls => {
-                let plain = Plain::connect(
-                    server,
-                    choices.tcp_congestion.as_deref(),
-                    &tls.config(),
-                    source,
-                )
-                .await?;
-                return Ok(Self::Plain(Box::new(plain)));
-            }
+            Transport::Tls => Carrier::Tls {
+                server,
+                congestion: choices.tcp_congestion.clone(),
+                tls,
+            },
         };
-        Ok(Self::Fleet(FleetClient::new(caller), source))
+        Ok(Self { carrier, source })
     }
 
+    pub(crate) async fn connect(&self) -> Result<Mover, Error> {
+        let source = self.source.clone();
+        let caller: Arc<dyn DynCaller<_>> = match &self.carrier {
+            Carrier::Quic(connector) => Arc::new(connector.connect().await?),
+            Carrier::Grpc(connector) => Arc::new(connector.connect().await?),
+            Carrier::Tls {
+                server,
+                congestion,
+                tls,
+            } => {
+                let congestion = congestion.as_deref();
+                let plain = Plain::connect(*server, congestion, &tls.config(), source).await?;
+                return Ok(Mover::Plain(Box::new(plain)));
+            }
+        };
+        Ok(Mover::Fleet(FleetClient::new(caller), source))
+    }
+}
+
+impl Mover {
     /// The congestion control of a TCP connection, where it is the connection's own.
     pub(crate) async fn tcp_congestion(&self) -> Result<Option<String>, Error> {
         Ok(match self {

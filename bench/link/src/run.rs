@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::{Instant, interval, timeout};
 
 use crate::latency::{Latencies, milliseconds};
-use crate::mover::{Choices, Direction, FarEnd, Load, Mover};
+use crate::mover::{Choices, Direction, FarEnd, Load, Mover, Way};
 use crate::source::Source;
 use crate::transport::Transport;
 use crate::usage::{Kernel, Usage};
@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Make a small call so often during the transfer, and 20 before it; 0 makes none
     #[arg(long, value_name = "MS", default_value_t = 0)]
     control_period_ms: u64,
+    /// Connect, make a call and part before anything is measured
+    #[arg(long)]
+    again: bool,
     /// Move one object more before anything is measured
     #[arg(long)]
     warm_up: bool,
@@ -53,8 +56,12 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
     // from, which takes about 30 ms.
     let (tls, source) = (certificates::client(&options.far.certs)?, Source::new());
     aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io::Error::other)?;
+    let way = Way::new(&options.far, &options.choices, tls, source)?;
+    if options.again {
+        way.connect().await?.heartbeat().await?;
+    }
     let start = Instant::now();
-    let mover = Mover::connect(&options.far, &options.choices, tls, source).await?;
+    let mover = way.connect().await?;
     mover.heartbeat().await?;
     let first_answer = start.elapsed();
     if options.warm_up {

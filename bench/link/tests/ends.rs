@@ -64,6 +64,18 @@ fn small_calls_are_made_before_and_beside_a_transfer() {
 }
 
 #[test]
+fn a_client_comes_back_and_moves_the_same() {
+    let certs = certs();
+    for transport in ["quic", "grpc", "tls"] {
+        let server = Server::start(transport, certs.path(), &[]);
+        let flags = ["--direction", "up", "--object-bytes", "100000", "--again"];
+        let report = server.run(transport, certs.path(), &flags);
+        assert_eq!(report["bytes"], 800_000, "{report}");
+        assert_eq!(server.end()["bytes_received"], 800_000);
+    }
+}
+
+#[test]
 fn a_transfer_is_given_up_when_its_time_is_over() {
     let certs = certs();
     for transport in ["quic", "grpc", "tls"] {
