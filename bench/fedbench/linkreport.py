@@ -43,13 +43,14 @@ def write(options, whole, tables, pictures=()):
     rows = whole["targets"]
     about = machine.text(whole["machine"], whole["command"], whole["seconds"])
     text = "\n\n".join(table for table in (about, *tables, targets_table(rows)) if table)
-    print("\n" + text)
     if options.markdown:
         folder = options.markdown.parent
         shown = [f"![{path.stem}]({os.path.relpath(path, folder)})" for path in pictures]
         options.markdown.write_text("\n\n".join([text, *shown]) + "\n")
     if options.json:
         save(options.json, whole)
+    # Last: whoever reads it may have gone.
+    print("\n" + text)
     return 1 if options.check and any(row["met"] is False for row in rows) else 0
 
 

@@ -68,7 +68,8 @@ def longest_silence(arrivals, change, ended_s):
 
 def table(samples):
     """Markdown."""
-    rows = [("transport", "offline s", "away ms", "longest silence ms", "more, in round trips", "Mbit/s at the end", "runs")]
+    head = ("transport", "offline s", "away ms", "longest silence ms", "more, in round trips", "Mbit/s at the end")
+    rows = [(*head, "runs")]
     figures = (("away_ms", 0), ("gap_ms", 0), ("gap_rtts", 1), ("after_mbit", 0))
     for (name, offline_s), many in by(samples, "transport", "offline_s").items():
         cells = (spread(summary([one[what] for one in many]), digits) for what, digits in figures)

@@ -75,7 +75,8 @@ class Results(unittest.TestCase):
             return {"profile": profile, "direction": direction, "transport": "quic", "goodput_share": share}
 
         figures = {"p50_ms": 60.0, "p99_ms": 100.0, "max_ms": 110.0}
-        calls = {"transport": "quic", "asked": {"rtt_ms": 50}, "client": {"control": {"idle": figures, "loaded": figures}}}
+        measured = {"control": {"idle": figures, "loaded": figures}}
+        calls = {"transport": "quic", "asked": {"rtt_ms": 50}, "client": measured}
         both = {"rtt_ms": 20, "pair": "quic+tls-bbr", "flows": [{"share": 1.2}, {"share": 0.7}]}
         results = {"control": [calls], "fairness": [both]}
         with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,8 @@ class BothEnds(unittest.TestCase):
         flags = ["--certs", self.certs, "--direction", direction, "--objects", objects, "--object-bytes", CHUNK_BYTES]
         pipe = subprocess.PIPE
         with Children() as children:
-            server = children.spawn([*end, "serve", "--listen", "127.0.0.1:0", *flags], stdin=pipe, stdout=pipe, text=True)
+            argv = [*end, "serve", "--listen", "127.0.0.1:0", *flags]
+            server = children.spawn(argv, stdin=pipe, stdout=pipe, text=True)
             address = json.loads(server.stdout.readline())["address"]
             argv = [*end, "run", "--server", address, *flags, *more]
             done = subprocess.run([str(one) for one in argv], stdout=pipe, text=True, check=True)

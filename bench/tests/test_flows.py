@@ -32,7 +32,8 @@ class Arrivals(unittest.TestCase):
 
 class Fairness(unittest.TestCase):
     def sample(self, first, second):
-        ends = [{"transport": name, "server": {"arrivals": one}} for name, one in (("quic", first), ("tls-bbr", second))]
+        both = {"quic": first, "tls-bbr": second}
+        ends = [{"transport": name, "server": {"arrivals": one}} for name, one in both.items()]
         return {"flows": ends, "asked": {"rate_mbit": 50, "rtt_ms": 20}, "seed": 1}
 
     def test_shares_are_of_half_the_link_in_the_common_time(self):

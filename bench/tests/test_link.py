@@ -167,7 +167,8 @@ class Report(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             options = argparse.Namespace(check=True, json=Path(folder, "a.json"), markdown=Path(folder, "a.md"))
             facts = {"cpus": 2, "cpu": "x", "memory_gb": 1, "kernel": "k", "commit": "abc"}
-            facts |= dict.fromkeys(("load_average_at_start", "load_average_at_end", "busy_percent", "stolen_percent"), 0.0)
+            loads = ("load_average_at_start", "load_average_at_end", "busy_percent", "stolen_percent")
+            facts |= dict.fromkeys(loads, 0.0)
             rows = [linkreport.no_goal("a", "none", 1.0), linkreport.at_least("b", 1, 2)]
             whole = {"machine": facts, "command": "c", "seconds": 1, "targets": rows}
             with contextlib.redirect_stdout(io.StringIO()):
