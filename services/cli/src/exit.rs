@@ -81,7 +81,7 @@ impl Code {
                  `--auth-supernode-public-key`. `flwr-quic keys node --out FILE` makes them."
             }
             Self::NODE_KEYS_INVALID => {
-                "The keys are elliptic curve keys in OpenSSH format, the private one without a passphrase. \
+                "The keys are P-256, P-384, P-521 or Ed25519 keys in OpenSSH or PKCS#8 format, the private one without a passphrase. \
                  `flwr-quic keys node --out FILE` makes such a pair."
             }
             Self::ADDRESS_INVALID => {

@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flwr_certs::{ClientTls, NodeKeyPair, NodePublicKey};
+use flwr_certs::{ClientTls, KeyType, NodeKeyPair, NodePublicKey};
 use tracing::{debug, info, warn};
 
 use crate::{
-    args::supernode::{KeyFlags, SuperNodeOptions},
+    args::supernode::{ClientTransport, KeyFlags, SuperNodeOptions},
     exit::{Code, Exit, sentence},
 };
 
@@ -61,7 +61,18 @@ pub(super) fn load_keys(options: &SuperNodeOptions) -> Result<NodeKeyPair, Exit>
             Code::NODE_KEYS_REQUIRED,
             "Only one of the two key files is given.".into(),
         )),
-        KeyFlags::Both(private, public) => load_pair(private, public),
+        KeyFlags::Both(private, public) => {
+            let pair = load_pair(private, public)?;
+            if pair.public().key_type() == KeyType::Ed25519
+                && options.transport != ClientTransport::Quic
+            {
+                warn!(
+                    "This node's key is an Ed25519 key: over gRPC, only a SuperLink of flwr-quic knows such keys. For \
+                     stock SuperLinks, make a P-384 key with `flwr-quic keys node --out FILE`."
+                );
+            }
+            Ok(pair)
+        }
     }
 }
 
@@ -80,7 +91,7 @@ fn load_pair(private: &Path, public: &Path) -> Result<NodeKeyPair, Exit> {
             public.display()
         ))
     })?;
-    let key = NodePublicKey::from_openssh(text.trim()).map_err(|error| {
+    let key = NodePublicKey::from_text(&text).map_err(|error| {
         invalid(format!(
             "Unable to parse the public key file {}: {error}.",
             public.display()
