@@ -1,5 +1,6 @@
 //! One connection, at the end that asks.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use flwr_transport::{Call, Closed, Code, Peer, Protocol, Reply, Status};
@@ -9,12 +10,12 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::calling;
-use crate::code::CLOSED;
+use crate::code::{self, CLOSED};
+use crate::connector::Explain;
 use crate::head::{Hello, Notice};
 use crate::stream::{Incoming, Limits, Outgoing};
 
 /// Makes calls over one connection. Tails of its replies outlive it.
-#[derive(Debug)]
 pub struct Caller<P: Protocol> {
     connection: Connection,
     peer: Peer,
@@ -22,6 +23,7 @@ pub struct Caller<P: Protocol> {
     _greeting: AbortOnDropHandle<()>,
     _endpoint: Endpoint,
     limits: Limits,
+    explain: Explain,
     _protocol: std::marker::PhantomData<fn() -> P>,
 }
 
@@ -41,6 +43,7 @@ impl<P: Protocol> Caller<P> {
         peer: Peer,
         hello: &Hello<'static>,
         limits: Limits,
+        explain: Explain,
     ) -> Result<Self, ConnectionError> {
         let (outgoing, incoming) = connection.open_bi().await?;
         let mut outgoing = Outgoing::new(outgoing, limits.of_hello());
@@ -56,8 +59,19 @@ impl<P: Protocol> Caller<P> {
             _greeting: AbortOnDropHandle::new(tokio::spawn(greeting)),
             _endpoint: endpoint,
             limits,
+            explain,
             _protocol: std::marker::PhantomData,
         })
+    }
+}
+
+impl<P: Protocol> Caller<P> {
+    /// What a TLS alert means that has ended the connection: a server judges the client's certificate when the handshake
+    /// is complete for the client.
+    fn refused(&self) -> Option<Status> {
+        let (alert, why) = code::alert(&self.connection.close_reason()?)?;
+        let error = (self.explain)(alert, &why);
+        Some(Status::new(Code::Unauthenticated, error.message))
     }
 }
 
@@ -70,7 +84,8 @@ impl<P: Protocol> flwr_transport::Caller<P> for Caller<P> {
         if self.shared.closed_for.get().is_some() {
             return Err(Status::new(Code::Unavailable, "the connection is closed"));
         }
-        calling::call(&self.connection, call, self.limits).await
+        let answer = calling::call(&self.connection, call, self.limits).await;
+        answer.map_err(|status| self.refused().unwrap_or(status))
     }
 
     async fn closed(&self) -> Closed {
@@ -96,6 +111,14 @@ impl<P: Protocol> flwr_transport::Caller<P> for Caller<P> {
             self.shared.closed_for.get_or_init(|| reason);
             self.connection.close(CLOSED, reason.as_bytes());
         }
+    }
+}
+
+impl<P: Protocol> fmt::Debug for Caller<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
     }
 }
 

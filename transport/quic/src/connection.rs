@@ -6,21 +6,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flwr_transport::{Bearer, Drain, Handler, Identity, Peer, Protocol};
+use flwr_transport::{Drain, Handler, Identity, Peer, Protocol};
 use quinn::{Connection, Incoming, ServerConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::answering::Answering;
-use crate::code::{DRAINED, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
+use crate::code::{self, DRAINED, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
 use crate::head::{Hello, Notice};
 use crate::options::{Options, Shown};
 use crate::stream::{self, Limits, Outgoing};
 use crate::tuning::{CALLS_AT_FIRST, MTU_JUMBO};
-use crate::{TRANSPORT, udp};
+use crate::{Proof, TRANSPORT, proof, udp};
 
 /// A connection that has begun.
 struct Greeted {
@@ -137,7 +137,12 @@ impl<H> Serving<H> {
             None => incoming.accept(),
         };
         let connecting = connecting.map_err(|error| error.to_string())?;
-        let connection = connecting.await.map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| {
+            if code::alert(&error).is_some() {
+                info!(%peer, %error, "TLS handshake failed");
+            }
+            error.to_string()
+        })?;
         let slow = CloseWith(&connection, TOO_SLOW);
         let (outgoing, incoming) = connection
             .accept_bi()
@@ -160,7 +165,7 @@ impl<H> Serving<H> {
             connection.close(REFUSED, why.as_bytes());
             return Err(why);
         }
-        let identity = match self.identity(&connection, hello.credential.as_ref()) {
+        let identity = match self.identity(&connection, &hello) {
             Ok(identity) => identity,
             Err(why) => {
                 connection.close(UNPROVED, why.as_bytes());
@@ -243,16 +248,17 @@ impl<H> Serving<H> {
         connection.close(DRAINED, b"the server is shutting down");
     }
 
-    fn identity(
-        &self,
-        connection: &Connection,
-        credential: Option<&Bearer>,
-    ) -> Result<Identity, String> {
+    fn identity(&self, connection: &Connection, hello: &Hello<'_>) -> Result<Identity, String> {
+        let proof = hello.proof.as_deref().and_then(|bytes| {
+            let exported = proof::exported(connection)?;
+            Some(Proof { bytes, exported })
+        });
         let shown = connection.peer_identity();
         let chain = shown.and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
         (self.options.identify)(Shown {
             certificate: chain.as_deref().and_then(|chain| chain.first()),
-            credential,
+            credential: hello.credential.as_ref(),
+            proof,
         })
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::caller::Caller;
 use crate::head::Hello;
-use crate::{ALPN, TRANSPORT, Tuning, code, udp};
+use crate::{ALPN, Prove, TRANSPORT, Tuning, code, udp};
 
 /// Where a connector connects to.
 #[derive(Clone, Debug)]
@@ -29,14 +29,15 @@ pub struct Target {
 pub struct Connector<P: Protocol> {
     target: Target,
     config: ClientConfig,
-    hello: Hello<'static>,
+    pub(crate) hello: Hello<'static>,
     tuning: Tuning,
     explain: Explain,
+    pub(crate) prove: Option<Prove>,
     _protocol: PhantomData<fn() -> P>,
 }
 
 /// Says what a failed handshake means, from the alert of TLS (RFC 8446, section 6) and what was wrong.
-type Explain = Arc<dyn Fn(u8, &str) -> ConnectError + Send + Sync>;
+pub(crate) type Explain = Arc<dyn Fn(u8, &str) -> ConnectError + Send + Sync>;
 
 impl<P: Protocol> Connector<P> {
     /// A connector that trusts whom `tls` trusts, and shows what `tls` has to show.
@@ -57,6 +58,7 @@ impl<P: Protocol> Connector<P> {
             hello: Hello::of::<P>(tuning.head_bytes_max, None),
             tuning: tuning.clone(),
             explain: Arc::new(|_, why| refused(format!("the TLS handshake failed: {why}"))),
+            prove: None,
             _protocol: PhantomData,
         })
     }
@@ -105,12 +107,14 @@ impl<P: Protocol> Connector<P> {
             addr: address,
             transport: TRANSPORT,
         };
+        let hello = self.hello_on(&connection).map_err(refused)?;
         let caller = Caller::new(
             endpoint,
             connection,
             peer,
-            &self.hello,
+            &hello,
             self.tuning.limits(),
+            Arc::clone(&self.explain),
         )
         .await;
         caller.map_err(|error| self.failed(address, &error))
@@ -120,15 +124,9 @@ impl<P: Protocol> Connector<P> {
         if let Some(why) = code::refusal(error) {
             return refused(format!("{address} refuses: {why}"));
         }
-        match error {
-            ConnectionError::TransportError(failure) => match alert(failure.code) {
-                Some(alert) => (self.explain)(alert, &failure.reason),
-                None => unreachable(format!("the connection to {address} failed: {failure}")),
-            },
-            ConnectionError::ConnectionClosed(close) if alert(close.error_code).is_some() => {
-                refused(format!("{address} ended the TLS handshake: {close}"))
-            }
-            other => unreachable(format!("no connection to {address}: {other}")),
+        match code::alert(error) {
+            Some((alert, why)) => (self.explain)(alert, &why),
+            None => unreachable(format!("no connection to {address}: {error}")),
         }
     }
 }
@@ -168,11 +166,6 @@ fn client_endpoint(address: SocketAddr) -> std::io::Result<(Endpoint, udp::Facts
     };
     let socket = udp::bind(local)?;
     udp::endpoint(EndpointConfig::default(), None, socket)
-}
-
-/// The TLS alert that a code stands for (RFC 9001, section 4.8).
-fn alert(code: quinn_proto::TransportErrorCode) -> Option<u8> {
-    u64::from(code).checked_sub(0x100)?.try_into().ok()
 }
 
 fn unreachable(message: String) -> ConnectError {

@@ -19,6 +19,7 @@ mod connector;
 pub mod frame;
 mod head;
 mod options;
+mod proof;
 mod qlog;
 mod stream;
 pub mod tuning;
@@ -28,6 +29,7 @@ pub use acceptor::Acceptor;
 pub use caller::Caller;
 pub use connector::{Connector, Target};
 pub use options::{Admit, Identify, Options, Shown};
+pub use proof::{Proof, Prove};
 pub use tuning::Tuning;
 
 /// The label of this transport in [`Peer::transport`](flwr_transport::Peer::transport).

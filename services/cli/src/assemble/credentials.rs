@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flwr_certs::{ClientTls, KeyType, NodeKeyPair, NodePublicKey};
+use flwr_certs::{ClientCertificate, ClientTls, KeyType, NodeKeyPair, NodePublicKey};
+use flwr_state::{Clock as _, SystemClock};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -48,6 +49,35 @@ pub(super) fn load_client_tls(
     let tls = ClientTls::load(roots.as_deref(), None);
     tls.map(Some)
         .map_err(|error| Exit::Problem(format!("TLS cannot be set up: {}.", sentence(&error))))
+}
+
+/// The certificate of a CA that the node shows to its SuperLink, if it has one.
+pub(super) fn load_client_certificate(
+    options: &SuperNodeOptions,
+    keys: &NodeKeyPair,
+    is_encrypted: bool,
+) -> Result<Option<ClientCertificate>, Exit> {
+    let (path, key) = match options.client_certificate() {
+        [Some(path), key] => (path, key),
+        [None, None] => return Ok(None),
+        [None, Some(_)] => {
+            return Err(Exit::Problem(
+                "`--ssl-client-keyfile` is the key of a certificate: give also `--ssl-client-certfile`.".into(),
+            ));
+        }
+    };
+    if !is_encrypted {
+        return Err(Exit::Problem(
+            "Conflicting options: `--ssl-client-certfile` is shown in TLS, which `--insecure` and `http://` do without. \
+             Leave one of them out."
+                .into(),
+        ));
+    }
+    let loaded = ClientCertificate::load(path, key, keys, SystemClock.now().seconds());
+    let certificate = loaded.map_err(|error| {
+        Exit::Problem(format!("`--ssl-client-certfile`: {}.", sentence(&error)))
+    })?;
+    Ok(Some(certificate))
 }
 
 /// The node's key pair: the one in the files, or a new one.

@@ -5,4 +5,5 @@
 mod battery;
 mod corpus;
 mod hostile;
+mod proof;
 mod support;
