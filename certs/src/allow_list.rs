@@ -64,7 +64,7 @@ impl AllowList {
     /// Reads a list. An empty file is a valid one: nobody can join.
     ///
     /// # Errors
-    /// When the file is missing, unreadable, or holds anything but EC keys.
+    /// When the file is missing, unreadable, or holds anything but keys of nodes.
     pub fn load(path: &Path) -> Result<Self, ListError> {
         let mut file = File::open(path).map_err(|source| read_error(path, source))?;
         let stamp = Stamp::of(&file).map_err(|source| read_error(path, source))?;

@@ -113,7 +113,7 @@ impl Ca {
             });
         }
         Ok(Self {
-            certificate_pem: crate::openssh::armor("CERTIFICATE", &der, 64),
+            certificate_pem: pem_file::armor("CERTIFICATE", &der, 64),
             not_after,
             issuer: Issuer::from_ca_cert_der(&der, key)?,
             certificate: der,

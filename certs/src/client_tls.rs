@@ -12,6 +12,7 @@ use rustls::{
 };
 
 use crate::{
+    client_certificate::ClientCertificate,
     handshake::HandshakeError,
     inspect,
     judged::Judge,
@@ -93,6 +94,13 @@ impl ClientTls {
         Arc::clone(&self.config)
     }
 
+    /// The same, showing `certificate` to servers that ask for one.
+    #[must_use]
+    pub fn showing(mut self, certificate: &ClientCertificate) -> Self {
+        self.config = Arc::new(certificate.shown_by(&self.config));
+        self
+    }
+
     /// What a failed handshake with `host` means.
     #[must_use]
     pub fn explain(&self, host: &str, error: &io::Error) -> HandshakeError {
@@ -106,6 +114,7 @@ impl ClientTls {
         match (self.judge.take_refused(), alert.into()) {
             (Some(refused), _) => HandshakeError::certificate(&self.trust, host, &refused),
             (None, AlertDescription::NoApplicationProtocol) => HandshakeError::NoQuic,
+            (None, alert) if is_about_clients(alert) => HandshakeError::refused(alert),
             (None, _) => HandshakeError::Unusable {
                 why: why.to_owned(),
             },
@@ -144,6 +153,21 @@ pub enum ClientTlsError {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// Whether a server says this of a client's certificate.
+fn is_about_clients(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+    )
 }
 
 fn roots_in(path: &Path) -> Result<RootCertStore, ClientTlsError> {

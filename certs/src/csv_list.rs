@@ -1,7 +1,7 @@
 //! The text of a public key list (`--auth-list-public-keys`): CSV whose every cell is one OpenSSH public key line.
 //!
 //! Reads everything that Flower 1.22 reads. Leading blanks, empty cells and a byte order mark, which end Flower with a
-//! traceback, are read too. Anything else that is not an EC key is an error that names its line.
+//! traceback, are read too. So are Ed25519 keys, for nodes of ours. Anything else is an error that names its line.
 
 use std::{
     collections::HashSet,
@@ -20,7 +20,7 @@ use crate::node_key::{NodeKeyError, NodePublicKey};
 /// stays byte for byte. Other processes that add at the same time wait for each other.
 ///
 /// # Errors
-/// When the line is no EC key ([`ListError::NewKey`]), the list holds something that is none, or disk errors.
+/// When the line is no key of a node ([`ListError::NewKey`]), the list holds something that is none, or disk errors.
 pub fn add_to_list(path: &Path, line: &str) -> Result<AddOutcome, ListError> {
     let line = line.trim();
     let key = parse_cell(line, 0).map_err(|problem| ListError::NewKey { problem })?;
@@ -209,7 +209,9 @@ pub enum CellProblem {
     #[error("the key data is damaged; copy the line of the .pub file again")]
     Damaged,
     /// A key of another kind.
-    #[error("{0} keys cannot be used; make an EC key with `ssh-keygen -t ecdsa -b 384`")]
+    #[error(
+        "{0} keys cannot be used; make a key with `flwr-quic keys node`, or `ssh-keygen -t ecdsa -b 384`"
+    )]
     KeyType(String),
     /// A line break within quotes.
     #[error("a line break within a key; close the quotes on the line where they open")]

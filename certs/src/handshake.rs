@@ -95,6 +95,14 @@ impl HandshakeError {
         matches!(self, Self::Closed | Self::Io { .. })
     }
 
+    /// The server ended the handshake with this alert.
+    #[must_use]
+    pub fn refused(alert: AlertDescription) -> Self {
+        Self::Refused {
+            alert: format!("{alert:?}"),
+        }
+    }
+
     pub(crate) fn explain(trust: &Trust, host: &str, error: &io::Error) -> Self {
         let tls = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
         match tls {
@@ -102,9 +110,7 @@ impl HandshakeError {
             Some(Error::InvalidMessage(_)) => Self::NoTls,
             Some(Error::NoApplicationProtocol) => Self::NoHttp2,
             Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => Self::NoHttp2,
-            Some(Error::AlertReceived(alert)) => Self::Refused {
-                alert: format!("{alert:?}"),
-            },
+            Some(Error::AlertReceived(alert)) => Self::refused(*alert),
             Some(other) => Self::Unusable {
                 why: other.to_string(),
             },
@@ -207,9 +213,15 @@ fn trusted(file: &Option<PathBuf>) -> String {
 }
 
 fn hint(alert: &str) -> &'static str {
-    if alert.contains("Certificate") || alert == "UnknownCA" {
-        ": it wants a client certificate that its CA signed"
-    } else {
-        ": it needs TLS 1.2 or 1.3 and a common cipher suite"
+    match alert {
+        // The signature is another key's if the CA only has the name of the one that signed.
+        "CertificateRequired" | "DecryptError" | "UnknownCA" => {
+            ": it wants a client certificate that its CA signed: give one with --ssl-client-certfile"
+        }
+        "CertificateExpired" => ": this client's certificate has expired: make a new one",
+        alert if alert.contains("Certificate") => {
+            ": it wants a client certificate that its CA signed"
+        }
+        _ => ": it needs TLS 1.2 or 1.3 and a common cipher suite",
     }
 }

@@ -1,5 +1,5 @@
 //! A node's key pair: made, signed with, and kept in the two OpenSSH files that `flower-supernode` reads with
-//! `--auth-supernode-private-key` and `--auth-supernode-public-key`.
+//! `--auth-supernode-private-key` and `--auth-supernode-public-key`. PKCS#8 files are read as well.
 
 use std::{
     fmt, fs, io,
@@ -11,28 +11,31 @@ use aws_lc_rs::{
     rand::{self, SystemRandom},
     signature::{
         ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P521_SHA256_ASN1_SIGNING, EcdsaKeyPair,
-        EcdsaSigningAlgorithm,
+        EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _,
     },
 };
 use p384::ecdsa::{DerSignature, SigningKey, signature::hazmat::PrehashSigner as _};
 
 use crate::{
     files::{self, Mode, NewFile, WriteError},
-    node_key::{Curve, NodePublicKey},
-    openssh::{self, PrivateError, PrivateParts},
+    key_type::{KeyType, PrivateParts},
+    node_key::NodePublicKey,
+    openssh::{self, PrivateError},
+    pkcs8,
 };
 
 /// A node's private key and its public key. Its `Debug` shows the public one only.
 pub struct NodeKeyPair {
     public: NodePublicKey,
-    /// Big endian, padded to the width of the curve.
-    scalar: Vec<u8>,
+    /// As in [`PrivateParts`].
+    secret: Vec<u8>,
     signer: Signer,
 }
 
 /// aws-lc-rs signs P-384 with SHA-384 only, Flower wants SHA-256.
 enum Signer {
-    Aws(Box<EcdsaKeyPair>),
+    Ecdsa(Box<EcdsaKeyPair>),
+    Ed25519(Box<Ed25519KeyPair>),
     P384(Box<SigningKey>),
 }
 
@@ -43,78 +46,83 @@ impl NodeKeyPair {
     /// When the system has no randomness to give.
     pub fn generate() -> Result<Self, KeyFileError> {
         loop {
-            let mut scalar = vec![0; Curve::P384.scalar_len()];
-            rand::fill(&mut scalar).map_err(|_error| KeyFileError::NoRandomness)?;
+            let mut secret = vec![0; KeyType::P384.secret_len()];
+            rand::fill(&mut secret).map_err(|_error| KeyFileError::NoRandomness)?;
             // One in 2^190 is zero or not below the order.
-            if let Ok(pair) = Self::from_p384_scalar(scalar) {
-                return Ok(pair);
+            if let Ok(key) = SigningKey::from_slice(&secret) {
+                let point = key.verifying_key().to_sec1_point(false);
+                return Self::from_parts(PrivateParts {
+                    key_type: KeyType::P384,
+                    public: point.as_bytes().to_vec(),
+                    secret,
+                });
             }
         }
     }
 
-    /// Reads the text of an unencrypted OpenSSH private key on one of the three curves.
+    /// Makes an Ed25519 key pair, which only our own programs know.
     ///
     /// # Errors
-    /// When it is something else; the error says what to do.
-    pub fn from_openssh(text: &str) -> Result<Self, KeyFileError> {
-        let parts = openssh::parse_private(text)?;
-        let pair = match parts.curve {
-            Curve::P256 => Self::from_aws(&ECDSA_P256_SHA256_ASN1_SIGNING, &parts)?,
-            Curve::P384 => Self::from_p384_scalar(parts.scalar)?,
-            Curve::P521 => Self::from_aws(&ECDSA_P521_SHA256_ASN1_SIGNING, &parts)?,
-        };
-        if pair.public.point() == parts.point {
-            Ok(pair)
-        } else {
-            Err(KeyFileError::Damaged)
+    /// When the system has no randomness to give.
+    pub fn generate_ed25519() -> Result<Self, KeyFileError> {
+        let mut secret = vec![0; KeyType::Ed25519.secret_len()];
+        rand::fill(&mut secret).map_err(|_error| KeyFileError::NoRandomness)?;
+        let pair = Ed25519KeyPair::from_seed_unchecked(&secret)
+            .map_err(|_rejected| KeyFileError::Damaged)?;
+        Self::from_parts(PrivateParts {
+            key_type: KeyType::Ed25519,
+            public: pair.public_key().as_ref().to_vec(),
+            secret,
+        })
+    }
+
+    /// Reads the text of an unencrypted private key: OpenSSH, or PKCS#8 in PEM.
+    ///
+    /// # Errors
+    /// When it is something else, or a key of another kind; the error says what to do.
+    pub fn from_text(text: &str) -> Result<Self, KeyFileError> {
+        match pkcs8::parse_pem(text) {
+            Some(parts) => Self::from_parts(parts?),
+            None => Self::from_parts(openssh::parse_private(text)?),
         }
     }
 
     /// Reads a private key file.
     ///
     /// # Errors
-    /// When it cannot be read, or as [`from_openssh`](Self::from_openssh).
+    /// When it cannot be read, or as [`from_text`](Self::from_text).
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
         let bytes = fs::read(path).map_err(|source| KeyFileError::Unreadable {
             path: path.to_owned(),
             source,
         })?;
         let text = String::from_utf8(bytes).map_err(|_error| KeyFileError::NotOpenSsh)?;
-        Self::from_openssh(&text)
+        Self::from_text(&text)
     }
 
-    fn from_p384_scalar(scalar: Vec<u8>) -> Result<Self, KeyFileError> {
-        let key = SigningKey::from_slice(&scalar).map_err(|_error| KeyFileError::Damaged)?;
-        let point = key.verifying_key().to_sec1_point(false);
-        let public = NodePublicKey::from_point(Curve::P384, point.as_bytes())
-            .map_err(|_error| KeyFileError::Damaged)?;
+    /// Refuses a public key that is not the private one's.
+    fn from_parts(parts: PrivateParts) -> Result<Self, KeyFileError> {
+        let signer = match parts.key_type {
+            KeyType::P256 => Signer::ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING, &parts),
+            KeyType::P384 => Signer::p384(&parts),
+            KeyType::P521 => Signer::ecdsa(&ECDSA_P521_SHA256_ASN1_SIGNING, &parts),
+            KeyType::Ed25519 => Signer::ed25519(&parts),
+        };
         Ok(Self {
-            public,
-            scalar,
-            signer: Signer::P384(Box::new(key)),
+            signer: signer.ok_or(KeyFileError::Damaged)?,
+            public: NodePublicKey::from_raw(parts.key_type, &parts.public)
+                .map_err(|_error| KeyFileError::Damaged)?,
+            secret: parts.secret,
         })
     }
 
-    fn from_aws(
-        algorithm: &'static EcdsaSigningAlgorithm,
-        parts: &PrivateParts,
-    ) -> Result<Self, KeyFileError> {
-        // Refuses a point that is not the scalar's.
-        let pair =
-            EcdsaKeyPair::from_private_key_and_public_key(algorithm, &parts.scalar, &parts.point)
-                .map_err(|_rejected| KeyFileError::Damaged)?;
-        let public = NodePublicKey::from_point(parts.curve, &parts.point)
-            .map_err(|_error| KeyFileError::Damaged)?;
-        Ok(Self {
-            public,
-            scalar: parts.scalar.clone(),
-            signer: Signer::Aws(Box::new(pair)),
-        })
-    }
-
-    /// Big endian, padded to the width of the curve.
-    pub(crate) fn scalar(&self) -> &[u8] {
-        &self.scalar
+    /// Both halves, as files hold them.
+    pub(crate) fn parts(&self) -> PrivateParts {
+        PrivateParts {
+            key_type: self.public.key_type(),
+            public: self.public.raw().to_vec(),
+            secret: self.secret.clone(),
+        }
     }
 
     /// The public half.
@@ -123,13 +131,14 @@ impl NodeKeyPair {
         &self.public
     }
 
-    /// Signs as a node signs its timestamp: ECDSA with SHA-256, ASN.1 DER.
+    /// Signs as a node signs its timestamp: ECDSA with SHA-256, ASN.1 DER; or Ed25519.
     ///
     /// # Errors
     /// When the system has no randomness to give.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyFileError> {
         match &self.signer {
-            Signer::Aws(pair) => pair
+            Signer::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            Signer::Ecdsa(pair) => pair
                 .sign(&SystemRandom::new(), message)
                 .map(|signature| signature.as_ref().to_vec())
                 .map_err(|_error| KeyFileError::NoRandomness),
@@ -150,13 +159,8 @@ impl NodeKeyPair {
     pub fn to_openssh_private(&self, comment: &str) -> Result<String, KeyFileError> {
         let mut check = [0; 4];
         rand::fill(&mut check).map_err(|_error| KeyFileError::NoRandomness)?;
-        let parts = PrivateParts {
-            curve: self.public.curve(),
-            point: self.public.point().to_vec(),
-            scalar: self.scalar.clone(),
-        };
         let check = u32::from_ne_bytes(check);
-        Ok(openssh::private_file(&parts, comment, check))
+        Ok(openssh::private_file(&self.parts(), comment, check))
     }
 
     /// Writes the private key to `private_path` (mode 0600) and its public line to `<private_path>.pub`, as
@@ -197,6 +201,25 @@ impl NodeKeyPair {
     }
 }
 
+impl Signer {
+    fn ecdsa(algorithm: &'static EcdsaSigningAlgorithm, parts: &PrivateParts) -> Option<Self> {
+        let PrivateParts { secret, public, .. } = parts;
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(algorithm, secret, public);
+        pair.ok().map(Box::new).map(Self::Ecdsa)
+    }
+
+    fn ed25519(parts: &PrivateParts) -> Option<Self> {
+        let pair = Ed25519KeyPair::from_seed_and_public_key(&parts.secret, &parts.public);
+        pair.ok().map(Box::new).map(Self::Ed25519)
+    }
+
+    fn p384(parts: &PrivateParts) -> Option<Self> {
+        let key = SigningKey::from_slice(&parts.secret).ok()?;
+        let point = key.verifying_key().to_sec1_point(false);
+        (point.as_bytes() == parts.public).then(|| Self::P384(Box::new(key)))
+    }
+}
+
 impl fmt::Debug for NodeKeyPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NodeKeyPair")
@@ -223,17 +246,26 @@ pub enum KeyFileError {
     #[error("the private key is damaged: copy the file again or make a new key")]
     Damaged,
     /// A passphrase protects it; Flower cannot ask for one.
-    #[error("the private key is encrypted: remove its passphrase with `ssh-keygen -p -N ''`")]
+    #[error(
+        "the private key is encrypted: remove its passphrase with `ssh-keygen -p -N ''`, that of a PKCS#8 file with `openssl pkey`"
+    )]
     Encrypted,
     /// A key of another kind.
-    #[error("a private key of type {0} cannot be used: make one with `ssh-keygen -t ecdsa -b 384`")]
+    #[error(
+        "a private key of type {0} cannot be used: make one with `flwr-quic keys node`, or `ssh-keygen -t ecdsa -b 384`"
+    )]
     KeyType(String),
     /// The system gave none.
     #[error("the system has no randomness to give")]
     NoRandomness,
-    /// PKCS#8, SEC1 or no key at all.
-    #[error("not an OpenSSH private key: make one with `ssh-keygen -t ecdsa -b 384`")]
+    /// SEC1 or no key at all.
+    #[error("not an OpenSSH or PKCS#8 private key: make one with `ssh-keygen -t ecdsa -b 384`")]
     NotOpenSsh,
+    /// PKCS#8 of an RSA key and the like, or cut.
+    #[error(
+        "the PKCS#8 private key is damaged, or of another kind than P-256, P-384, P-521 and Ed25519: make one with `flwr-quic keys node`"
+    )]
+    Pkcs8,
     /// The file is not there or may not be read.
     #[error("cannot read the private key {}", path.display())]
     Unreadable {

@@ -14,6 +14,7 @@ use crate::{
     ca::{Ca, CaOptions, CertError},
     files::{self, Mode, NewFile},
     leaf::{Leaf, LeafOptions},
+    node_key::NodePublicKey,
 };
 
 /// Which files are written.
@@ -143,6 +144,29 @@ pub fn create_clients(
         }
     }
     Ok(files::write_all(&out, write.overwrite)?)
+}
+
+/// Makes the certificate of client `number` for a key that its node has already. Gives the file written.
+///
+/// # Errors
+/// As [`create_server`].
+pub fn create_client_for(
+    dir: &Path,
+    number: u32,
+    node: &NodePublicKey,
+    options: &LeafOptions,
+    write: &WriteOptions,
+    now_unix: f64,
+) -> Result<Vec<PathBuf>, CertError> {
+    let certificate = load_ca(dir)?.issue_for_node(number, node, options, now_unix)?;
+    let path = match write.layout {
+        Layout::Flat => dir.join(format!("client{number}.pem")),
+        Layout::Both | Layout::Nested => dir.join(format!("clients/client{number}.crt")),
+    };
+    Ok(files::write_all(
+        &[public(path, &certificate)],
+        write.overwrite,
+    )?)
 }
 
 /// Loads the CA below `dir`, of either layout.

@@ -2,7 +2,10 @@
 
 use std::{fmt, net::IpAddr};
 
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SanType, SubjectPublicKeyInfo,
+};
 use rustls::pki_types::DnsName;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
@@ -10,6 +13,7 @@ use crate::{
     ca::{self, Ca, CertCurve, CertError},
     chain::{self, Signed},
     layout::Role,
+    node_key::NodePublicKey,
     timestamp::format_iso,
 };
 
@@ -57,9 +61,9 @@ impl Ca {
     /// # Errors
     /// When a name is none, or the CA has expired.
     pub fn issue_server(&self, options: &LeafOptions, now_unix: f64) -> Result<Leaf, CertError> {
-        let own = ["superlink".to_owned(), "flower-superlink".to_owned()];
-        let purposes = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.issue(Role::Server, &own, purposes, options, now_unix)
+        let key = KeyPair::generate_for(options.curve.algorithm())?;
+        let certificate = self.sign(Role::Server, &key, options, now_unix)?;
+        Ok(self.leaf(certificate, &key))
     }
 
     /// Signs a certificate for client `number`, valid for `supernode-N`, `flower-supernode-N`, the loopback and the
@@ -73,25 +77,59 @@ impl Ca {
         options: &LeafOptions,
         now_unix: f64,
     ) -> Result<Leaf, CertError> {
-        let own = [
-            format!("supernode-{number}"),
-            format!("flower-supernode-{number}"),
-        ];
-        let purposes = vec![
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ];
-        self.issue(Role::Client(number), &own, purposes, options, now_unix)
+        let key = KeyPair::generate_for(options.curve.algorithm())?;
+        let certificate = self.sign(Role::Client(number), &key, options, now_unix)?;
+        Ok(self.leaf(certificate, &key))
     }
 
-    fn issue(
+    /// Signs a certificate like that of [`issue_client`](Self::issue_client) for a key that a node has already. Gives
+    /// the certificate alone, as PEM.
+    ///
+    /// # Errors
+    /// As [`issue_server`](Self::issue_server).
+    pub fn issue_for_node(
         &self,
-        role: Role,
-        own_names: &[String],
-        purposes: Vec<ExtendedKeyUsagePurpose>,
+        number: u32,
+        node: &NodePublicKey,
         options: &LeafOptions,
         now_unix: f64,
-    ) -> Result<Leaf, CertError> {
+    ) -> Result<String, CertError> {
+        let key = SubjectPublicKeyInfo::from_der(node.spki_der())?;
+        self.sign(Role::Client(number), &key, options, now_unix)
+    }
+
+    fn leaf(&self, certificate_pem: String, key: &KeyPair) -> Leaf {
+        Leaf {
+            chain_pem: format!("{certificate_pem}{}", self.certificate_pem()),
+            certificate_pem,
+            key_pem: key.serialize_pem(),
+        }
+    }
+
+    /// PEM.
+    fn sign(
+        &self,
+        role: Role,
+        key: &impl PublicKeyData,
+        options: &LeafOptions,
+        now_unix: f64,
+    ) -> Result<String, CertError> {
+        let (own_names, purposes) = match role {
+            Role::Server => (
+                ["superlink".to_owned(), "flower-superlink".to_owned()],
+                vec![ExtendedKeyUsagePurpose::ServerAuth],
+            ),
+            Role::Client(number) => (
+                [
+                    format!("supernode-{number}"),
+                    format!("flower-supernode-{number}"),
+                ],
+                vec![
+                    ExtendedKeyUsagePurpose::ClientAuth,
+                    ExtendedKeyUsagePurpose::ServerAuth,
+                ],
+            ),
+        };
         #[expect(
             clippy::cast_precision_loss,
             reason = "certificate times have four-digit years"
@@ -115,15 +153,9 @@ impl Ca {
                 params.subject_alt_names.push(name);
             }
         }
-        let key = KeyPair::generate_for(options.curve.algorithm())?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let certificate = params.signed_by(key, &self.issuer)?;
         self.check(role, certificate.der())?;
-        let certificate_pem = certificate.pem();
-        Ok(Leaf {
-            chain_pem: format!("{certificate_pem}{}", self.certificate_pem()),
-            certificate_pem,
-            key_pem: key.serialize_pem(),
-        })
+        Ok(certificate.pem())
     }
 
     /// A CA of other making may have a name that is not written back byte for byte.

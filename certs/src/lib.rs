@@ -16,6 +16,7 @@
 mod allow_list;
 mod ca;
 mod chain;
+mod client_certificate;
 mod client_tls;
 mod csv_list;
 mod files;
@@ -25,18 +26,22 @@ mod join_secret;
 mod judged;
 mod key_cache;
 mod key_pair;
+mod key_type;
 mod layout;
 mod leaf;
 mod node_key;
+mod node_proof;
 mod node_tls;
 mod openssh;
 mod pem_file;
+mod pkcs8;
 mod timestamp;
 mod tls;
 mod verify;
 
 pub use allow_list::{AllowList, Reload};
 pub use ca::{Ca, CaOptions, CertCurve, CertError};
+pub use client_certificate::{ClientCertificate, demanding_certificates};
 pub use client_tls::{ClientTls, ClientTlsError, OwnFiles};
 pub use csv_list::{AddOutcome, CellProblem, ListError, add_to_list};
 pub use files::WriteError;
@@ -47,9 +52,14 @@ pub use join_secret::{
 };
 pub use key_cache::KeyCache;
 pub use key_pair::{KeyFileError, KeyFiles, NodeKeyPair};
-pub use layout::{Layout, Role, WriteOptions, create_ca, create_clients, create_server, load_ca};
+pub use key_type::KeyType;
+pub use layout::{
+    Layout, Role, WriteOptions, create_ca, create_client_for, create_clients, create_server,
+    load_ca,
+};
 pub use leaf::{Leaf, LeafOptions};
-pub use node_key::{Curve, NodeKeyError, NodePublicKey};
+pub use node_key::{NodeKeyError, NodePublicKey};
+pub use node_proof::proved_key;
 pub use node_tls::{asking_for_node_keys, node_key_in};
 pub use pem_file::FileError;
 pub use timestamp::{TimestampError, format_iso, parse_iso};

@@ -1,7 +1,6 @@
 //! The public key of a node: what it is, how it is written, and whether a signature is its own.
 //!
-//! Three curves exist because OpenSSH can write three: P-256, P-384 and P-521. The digest is SHA-256 for each of
-//! them. Two keys are equal when their SubjectPublicKeyInfo DER is, whatever text they came from.
+//! Two keys are equal when their SubjectPublicKeyInfo DER is, whatever text they came from.
 
 use std::{
     fmt,
@@ -9,18 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use aws_lc_rs::{
-    digest,
-    signature::{
-        ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P521_SHA256_ASN1,
-        EcdsaVerificationAlgorithm, ParsedPublicKey,
-    },
-};
+use aws_lc_rs::{digest, signature::ParsedPublicKey};
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
 use rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
 
-use crate::openssh;
+use crate::{key_type::KeyType, openssh, pem_file};
 
 /// A node's public key, ready to verify signatures. Cloning is two reference counts.
 #[derive(Clone)]
@@ -30,7 +23,7 @@ pub struct NodePublicKey {
 }
 
 struct Prepared {
-    curve: Curve,
+    key_type: KeyType,
     key: ParsedPublicKey,
 }
 
@@ -38,7 +31,7 @@ impl NodePublicKey {
     /// Reads the PEM text that a node sends in [`PUBLIC_KEY_HEADER`](crate::PUBLIC_KEY_HEADER).
     ///
     /// # Errors
-    /// When there is no `PUBLIC KEY` section, or it holds no uncompressed P-256, P-384 or P-521 point.
+    /// When there is no `PUBLIC KEY` section, or it holds another kind of key, or a compressed point.
     pub fn from_pem(pem: &[u8]) -> Result<Self, NodeKeyError> {
         if pem.len() > PEM_BYTES_MAX {
             return Err(NodeKeyError::TooLong);
@@ -51,39 +44,56 @@ impl NodePublicKey {
     /// Reads SubjectPublicKeyInfo DER, the form of [`spki_der`](Self::spki_der).
     ///
     /// # Errors
-    /// When it is not exactly one uncompressed P-256, P-384 or P-521 point.
+    /// When it is not exactly one Ed25519 key or uncompressed P-256, P-384 or P-521 point.
     pub fn from_spki_der(der: &[u8]) -> Result<Self, NodeKeyError> {
-        let (curve, point) = Curve::ALL
+        let (key_type, raw) = KeyType::ALL
             .into_iter()
-            .find_map(|curve| Some((curve, der.strip_prefix(curve.spki_prefix())?)))
-            .ok_or(NodeKeyError::NotEcKey)?;
-        Self::from_point(curve, point)
+            .find_map(|key_type| Some((key_type, der.strip_prefix(key_type.spki_prefix())?)))
+            .ok_or(NodeKeyError::UnknownKind)?;
+        Self::from_raw(key_type, raw)
     }
 
     /// Reads one line of OpenSSH: key type, base64, and a comment that is ignored.
     ///
     /// # Errors
-    /// When the line is not an `ecdsa-sha2-nistp*` key.
+    /// When the line is not an `ecdsa-sha2-nistp*` or `ssh-ed25519` key.
     pub fn from_openssh(line: &str) -> Result<Self, NodeKeyError> {
-        let (curve, point) = openssh::parse_public_line(line)?;
-        Self::from_point(curve, &point)
+        let (key_type, raw) = openssh::parse_public_line(line)?;
+        Self::from_raw(key_type, &raw)
     }
 
-    /// Makes a key of an uncompressed point (`04 || x || y`).
-    pub(crate) fn from_point(curve: Curve, point: &[u8]) -> Result<Self, NodeKeyError> {
-        if point.len() != curve.point_len() || point.first() != Some(&UNCOMPRESSED) {
-            return Err(NodeKeyError::BadPoint(curve));
+    /// Reads the text of a public key file: one line of OpenSSH, or PEM.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn from_text(text: &str) -> Result<Self, NodeKeyError> {
+        let text = text.trim();
+        if text.starts_with("-----BEGIN") {
+            Self::from_pem(text.as_bytes())
+        } else {
+            Self::from_openssh(text)
         }
-        let key = ParsedPublicKey::new(curve.verification(), point)
-            .map_err(|_rejected| NodeKeyError::BadPoint(curve))?;
-        let spki_der = Bytes::from([curve.spki_prefix(), point].concat());
+    }
+
+    /// Makes a key of what follows the prefix in SubjectPublicKeyInfo: an uncompressed point (`04 || x || y`), or the 32
+    /// bytes of RFC 8032.
+    pub(crate) fn from_raw(key_type: KeyType, raw: &[u8]) -> Result<Self, NodeKeyError> {
+        let is_whole = raw.len() == key_type.public_len()
+            && (key_type == KeyType::Ed25519 || raw.first() == Some(&UNCOMPRESSED));
+        if !is_whole {
+            return Err(NodeKeyError::BadPoint(key_type));
+        }
+        let key = key_type
+            .verifying(raw)
+            .map_err(|_rejected| NodeKeyError::BadPoint(key_type))?;
+        let spki_der = Bytes::from([key_type.spki_prefix(), raw].concat());
         Ok(Self {
             spki_der,
-            prepared: Arc::new(Prepared { curve, key }),
+            prepared: Arc::new(Prepared { key_type, key }),
         })
     }
 
-    /// The canonical form: SubjectPublicKeyInfo DER with an uncompressed point.
+    /// The canonical form: SubjectPublicKeyInfo DER, a point in it uncompressed.
     #[must_use]
     pub fn spki_der(&self) -> &[u8] {
         &self.spki_der
@@ -95,40 +105,42 @@ impl NodePublicKey {
         self.spki_der.clone()
     }
 
-    /// The curve of the key.
+    /// The kind of the key.
     #[must_use]
-    pub fn curve(&self) -> Curve {
-        self.prepared.curve
+    pub fn key_type(&self) -> KeyType {
+        self.prepared.key_type
     }
 
-    /// Whether `signature_der` (ASN.1 DER of r and s) is this key's ECDSA signature over the SHA-256 of `message`.
+    /// Whether `signature` is this key's over `message`: ECDSA with SHA-256 in ASN.1 DER for each of the curves, or
+    /// Ed25519.
     #[must_use]
-    pub fn verify(&self, message: &[u8], signature_der: &[u8]) -> bool {
-        self.prepared.key.verify_sig(message, signature_der).is_ok()
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.prepared.key.verify_sig(message, signature).is_ok()
     }
 
-    /// The text that a stock node sends: 64-column PEM with LF line ends.
+    /// The text that a node sends: 64-column PEM with LF line ends.
     #[must_use]
     pub fn to_pem(&self) -> String {
-        openssh::armor("PUBLIC KEY", &self.spki_der, PEM_COLUMNS)
+        pem_file::armor("PUBLIC KEY", &self.spki_der, PEM_COLUMNS)
     }
 
     /// One OpenSSH line without line end: key type, base64, and the comment if there is one.
     #[must_use]
     pub fn to_openssh(&self, comment: &str) -> String {
-        openssh::public_line(self.curve(), self.point(), comment)
+        openssh::public_line(self.key_type(), self.raw(), comment)
     }
 
     /// The fingerprint that `ssh-keygen -l` shows: `SHA256:` and base64 without padding.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let blob = openssh::public_blob(self.curve(), self.point());
+        let blob = openssh::public_blob(self.key_type(), self.raw());
         let hash = digest::digest(&digest::SHA256, &blob);
         format!("SHA256:{}", STANDARD_NO_PAD.encode(hash))
     }
 
-    pub(crate) fn point(&self) -> &[u8] {
-        &self.spki_der[self.curve().spki_prefix().len()..]
+    /// An uncompressed point, or the 32 bytes of an Ed25519 key.
+    pub(crate) fn raw(&self) -> &[u8] {
+        &self.spki_der[self.key_type().spki_prefix().len()..]
     }
 }
 
@@ -148,73 +160,12 @@ impl Hash for NodePublicKey {
 
 impl fmt::Debug for NodePublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NodePublicKey({} {})", self.curve(), self.fingerprint())
-    }
-}
-
-/// The curves of node keys.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Curve {
-    /// secp256r1
-    P256,
-    /// secp384r1, which stock nodes generate
-    P384,
-    /// secp521r1
-    P521,
-}
-
-impl Curve {
-    /// Every curve.
-    pub const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
-
-    /// The curve's name in OpenSSH keys.
-    #[must_use]
-    pub const fn openssh_name(self) -> &'static str {
-        match self {
-            Self::P256 => "nistp256",
-            Self::P384 => "nistp384",
-            Self::P521 => "nistp521",
-        }
-    }
-
-    /// Bytes of a coordinate and of a private scalar.
-    pub(crate) const fn scalar_len(self) -> usize {
-        match self {
-            Self::P256 => 32,
-            Self::P384 => 48,
-            Self::P521 => 66,
-        }
-    }
-
-    pub(crate) const fn point_len(self) -> usize {
-        1 + 2 * self.scalar_len()
-    }
-
-    fn verification(self) -> &'static EcdsaVerificationAlgorithm {
-        match self {
-            Self::P256 => &ECDSA_P256_SHA256_ASN1,
-            Self::P384 => &ECDSA_P384_SHA256_ASN1,
-            Self::P521 => &ECDSA_P521_SHA256_ASN1,
-        }
-    }
-
-    /// Everything that precedes the point: DER has only one way to write it.
-    fn spki_prefix(self) -> &'static [u8] {
-        match self {
-            Self::P256 => SPKI_P256,
-            Self::P384 => SPKI_P384,
-            Self::P521 => SPKI_P521,
-        }
-    }
-}
-
-impl fmt::Display for Curve {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::P256 => "P-256",
-            Self::P384 => "P-384",
-            Self::P521 => "P-521",
-        })
+        write!(
+            f,
+            "NodePublicKey({} {})",
+            self.key_type(),
+            self.fingerprint()
+        )
     }
 }
 
@@ -225,14 +176,13 @@ pub enum NodeKeyError {
     #[error("the key data is damaged")]
     Damaged,
     /// The point is compressed, of a wrong length, or not on its curve.
-    #[error("the key data is not a point on {0}")]
-    BadPoint(Curve),
+    #[error("the key data is not a point on the curve of {0}")]
+    BadPoint(KeyType),
     /// A key, but of another kind.
-    #[error("{0} keys cannot be used, only ecdsa-sha2-nistp256, -nistp384 and -nistp521")]
+    #[error(
+        "{0} keys cannot be used, only ecdsa-sha2-nistp256, -nistp384, -nistp521 and ssh-ed25519"
+    )]
     KeyType(String),
-    /// A SubjectPublicKeyInfo of another kind of key.
-    #[error("not a P-256, P-384 or P-521 public key")]
-    NotEcKey,
     /// Not `<key type> <base64> [comment]`.
     #[error("not an OpenSSH public key line")]
     NotOpenSsh,
@@ -242,22 +192,12 @@ pub enum NodeKeyError {
     /// Longer than any key in PEM.
     #[error("longer than any public key")]
     TooLong,
+    /// A SubjectPublicKeyInfo of another kind of key.
+    #[error("not a P-256, P-384, P-521 or Ed25519 public key")]
+    UnknownKind,
 }
 
 const UNCOMPRESSED: u8 = 4;
 const PEM_COLUMNS: usize = 64;
 /// A P-521 key takes 268; the rest is room for line ends and text around the section.
 const PEM_BYTES_MAX: usize = 4096;
-
-const SPKI_P256: &[u8] = &[
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
-    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
-const SPKI_P384: &[u8] = &[
-    0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b,
-    0x81, 0x04, 0x00, 0x22, 0x03, 0x62, 0x00,
-];
-const SPKI_P521: &[u8] = &[
-    0x30, 0x81, 0x9b, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05,
-    0x2b, 0x81, 0x04, 0x00, 0x23, 0x03, 0x81, 0x86, 0x00,
-];

@@ -4,16 +4,12 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
-    EcdsaKeyPair,
-};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
     SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
@@ -22,7 +18,9 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::{
     key_pair::{KeyFileError, NodeKeyPair},
-    node_key::{Curve, NodePublicKey},
+    key_type::KeyType,
+    node_key::NodePublicKey,
+    pkcs8,
     tls::provider,
 };
 
@@ -41,28 +39,14 @@ impl NodeKeyPair {
     }
 
     fn certificate(&self) -> Option<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
-        let (signing, rcgen_algorithm) = match self.public().curve() {
-            Curve::P256 => (
-                &ECDSA_P256_SHA256_ASN1_SIGNING,
-                &rcgen::PKCS_ECDSA_P256_SHA256,
-            ),
-            Curve::P384 => (
-                &ECDSA_P384_SHA384_ASN1_SIGNING,
-                &rcgen::PKCS_ECDSA_P384_SHA384,
-            ),
-            Curve::P521 => (
-                &ECDSA_P521_SHA512_ASN1_SIGNING,
-                &rcgen::PKCS_ECDSA_P521_SHA512,
-            ),
+        let algorithm = match self.public().key_type() {
+            KeyType::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+            KeyType::P384 => &rcgen::PKCS_ECDSA_P384_SHA384,
+            KeyType::P521 => &rcgen::PKCS_ECDSA_P521_SHA512,
+            KeyType::Ed25519 => &rcgen::PKCS_ED25519,
         };
-        let pair = EcdsaKeyPair::from_private_key_and_public_key(
-            signing,
-            self.scalar(),
-            self.public().point(),
-        )
-        .ok()?;
-        let pkcs8 = PrivatePkcs8KeyDer::from(pair.to_pkcs8v1().ok()?.as_ref().to_vec());
-        let signer = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, rcgen_algorithm).ok()?;
+        let pkcs8 = pkcs8::write(&self.parts())?;
+        let signer = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, algorithm).ok()?;
         let mut parameters = rcgen::CertificateParams::default();
         parameters.distinguished_name = rcgen::DistinguishedName::new();
         let certificate = parameters.self_signed(&signer).ok()?;
@@ -87,14 +71,14 @@ pub fn asking_for_node_keys(config: &ServerConfig) -> Result<ServerConfig, Error
     Ok(asking)
 }
 
-/// The node key in a certificate that [`asking_for_node_keys`] has accepted.
+/// The key of a certificate, if it can be a node's.
 #[must_use]
 pub fn node_key_in(certificate: &CertificateDer<'_>) -> Option<NodePublicKey> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     NodePublicKey::from_spki_der(parsed.public_key().raw).ok()
 }
 
-/// Accepts any certificate of a node key: the key is what counts.
+/// Accepts any certificate: the key is what counts, or the one that is proved beside it.
 #[derive(Debug)]
 struct NodeKeyVerifier {
     algorithms: WebPkiSupportedAlgorithms,
@@ -115,9 +99,9 @@ impl ClientCertVerifier for NodeKeyVerifier {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        match node_key_in(end_entity) {
-            Some(_) => Ok(ClientCertVerified::assertion()),
-            None => Err(CertificateError::ApplicationVerificationFailure.into()),
+        match X509Certificate::from_der(end_entity) {
+            Ok(_) => Ok(ClientCertVerified::assertion()),
+            Err(_) => Err(CertificateError::BadEncoding.into()),
         }
     }
 
@@ -150,18 +134,20 @@ mod tests {
 
     #[test]
     fn the_certificate_of_a_key_shows_the_key() {
-        let pair = NodeKeyPair::generate().unwrap();
-        let (certificate, _key) = pair.certificate().unwrap();
-        assert_eq!(node_key_in(&certificate).as_ref(), Some(pair.public()));
+        for pair in [NodeKeyPair::generate(), NodeKeyPair::generate_ed25519()] {
+            let pair = pair.unwrap();
+            let (certificate, _key) = pair.certificate().unwrap();
+            assert_eq!(node_key_in(&certificate).as_ref(), Some(pair.public()));
+        }
     }
 
     #[test]
     fn other_certificates_show_none() {
-        let rsa_or_nonsense = CertificateDer::from(vec![0x30, 3, 2, 1, 1]);
-        assert_eq!(node_key_in(&rsa_or_nonsense), None);
-        let ed25519 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let nonsense = CertificateDer::from(vec![0x30, 3, 2, 1, 1]);
+        assert_eq!(node_key_in(&nonsense), None);
+        let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
         let certificate = rcgen::CertificateParams::default()
-            .self_signed(&ed25519)
+            .self_signed(&rsa)
             .unwrap();
         assert_eq!(node_key_in(certificate.der()), None);
     }

@@ -1,19 +1,23 @@
-//! The OpenSSH texts of EC keys: the public line and the unencrypted private file (`openssh-key-v1`).
+//! The OpenSSH texts of node keys: the public line and the unencrypted private file (`openssh-key-v1`).
 //!
-//! Pure: text in, points and scalars out. Written here because the scalar is a variable-length integer: about one
+//! Pure: text in, keys out. Written here because the scalar is a variable-length integer: about one
 //! key in 128 has a shorter one, which fixed-width readers refuse.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::node_key::{Curve, NodeKeyError};
+use crate::{
+    key_type::{KeyType, PrivateParts},
+    node_key::NodeKeyError,
+    pem_file,
+};
 
-/// Takes a public line apart into curve and uncompressed point.
-pub(crate) fn parse_public_line(line: &str) -> Result<(Curve, Vec<u8>), NodeKeyError> {
+/// Takes a public line apart into the kind of the key and what [`NodePublicKey`](crate::NodePublicKey) is made of.
+pub(crate) fn parse_public_line(line: &str) -> Result<(KeyType, Vec<u8>), NodeKeyError> {
     let mut words = line.split_ascii_whitespace();
     let (Some(key_type), Some(base64)) = (words.next(), words.next()) else {
         return Err(NodeKeyError::NotOpenSsh);
     };
-    let Some(curve) = curve_of(key_type.as_bytes()) else {
+    let Some(kind) = key_type_of(key_type.as_bytes()) else {
         return Err(if is_key_type(key_type) {
             NodeKeyError::KeyType(key_type.to_owned())
         } else {
@@ -23,36 +27,27 @@ pub(crate) fn parse_public_line(line: &str) -> Result<(Curve, Vec<u8>), NodeKeyE
     let blob = STANDARD
         .decode(base64)
         .map_err(|_error| NodeKeyError::Damaged)?;
-    let point = read_public_blob(&blob, curve).ok_or(NodeKeyError::Damaged)?;
-    Ok((curve, point.to_vec()))
+    let public = read_public_blob(&blob, kind).ok_or(NodeKeyError::Damaged)?;
+    Ok((kind, public.to_vec()))
 }
 
 /// Writes a public line without line end.
-pub(crate) fn public_line(curve: Curve, point: &[u8], comment: &str) -> String {
-    let base64 = STANDARD.encode(public_blob(curve, point));
+pub(crate) fn public_line(key_type: KeyType, public: &[u8], comment: &str) -> String {
+    let base64 = STANDARD.encode(public_blob(key_type, public));
     let comment = comment.replace(char::is_control, " ");
-    let line = format!(
-        "{KEY_TYPE_PREFIX}{} {base64} {comment}",
-        curve.openssh_name()
-    );
+    let line = format!("{} {base64} {comment}", key_type.openssh_name());
     line.trim_end().to_owned()
 }
 
 /// The bytes that the public line holds in base64, and that fingerprints are taken of.
-pub(crate) fn public_blob(curve: Curve, point: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + point.len());
-    put_string(&mut out, key_type(curve).as_bytes());
-    put_string(&mut out, curve.openssh_name().as_bytes());
-    put_string(&mut out, point);
+pub(crate) fn public_blob(key_type: KeyType, public: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + public.len());
+    put_string(&mut out, key_type.openssh_name().as_bytes());
+    if let Some(curve) = key_type.openssh_curve() {
+        put_string(&mut out, curve.as_bytes());
+    }
+    put_string(&mut out, public);
     out
-}
-
-/// What a private file holds.
-pub(crate) struct PrivateParts {
-    pub(crate) curve: Curve,
-    pub(crate) point: Vec<u8>,
-    /// Big endian, padded to the width of the curve.
-    pub(crate) scalar: Vec<u8>,
 }
 
 /// Why a text is not an unencrypted OpenSSH private key.
@@ -103,33 +98,38 @@ fn read_unencrypted(mut data: Reader<'_>) -> Result<PrivateParts, PrivateError> 
     if check_a != check_b {
         return Err(damaged);
     }
-    let Some(curve) = curve_of(key_type) else {
+    let Some(key_type) = key_type_of(key_type) else {
         return Err(PrivateError::KeyType(
             String::from_utf8_lossy(key_type).into_owned(),
         ));
     };
-    let (Some(name), Some(point), Some(scalar), Some(_comment)) = (
-        secret.string(),
-        secret.string(),
-        secret.string(),
-        secret.string(),
-    ) else {
-        return Err(damaged);
-    };
+    let parts = read_secret(&mut secret, key_type).ok_or(PrivateError::Damaged)?;
     let padding_ok = (1..)
         .zip(secret.0)
         .all(|(want, have): (u8, _)| want == *have);
-    if name != curve.openssh_name().as_bytes()
-        || read_public_blob(public, curve) != Some(point)
-        || !padding_ok
-    {
-        return Err(damaged);
+    if read_public_blob(public, key_type) != Some(&parts.public) || !padding_ok {
+        return Err(PrivateError::Damaged);
     }
-    let scalar = pad_scalar(scalar, curve.scalar_len()).ok_or(damaged)?;
-    Ok(PrivateParts {
-        curve,
-        point: point.to_vec(),
-        scalar,
+    Ok(parts)
+}
+
+/// Reads what follows the kind of the key, up to the padding.
+fn read_secret(secret: &mut Reader<'_>, key_type: KeyType) -> Option<PrivateParts> {
+    if let Some(curve) = key_type.openssh_curve() {
+        (secret.string()? == curve.as_bytes()).then_some(())?;
+    }
+    let public = secret.string()?;
+    let number = secret.string()?;
+    let _comment = secret.string()?;
+    let secret = match key_type {
+        // The seed, and the public key once more.
+        KeyType::Ed25519 => number.strip_suffix(public)?.to_vec(),
+        KeyType::P256 | KeyType::P384 | KeyType::P521 => pad_scalar(number, key_type.secret_len())?,
+    };
+    Some(PrivateParts {
+        key_type,
+        public: public.to_vec(),
+        secret,
     })
 }
 
@@ -138,8 +138,11 @@ pub(crate) fn private_file(parts: &PrivateParts, comment: &str, check: u32) -> S
     let mut secret = Vec::with_capacity(512);
     secret.extend_from_slice(&check.to_be_bytes());
     secret.extend_from_slice(&check.to_be_bytes());
-    secret.extend_from_slice(&public_blob(parts.curve, &parts.point));
-    put_integer(&mut secret, &parts.scalar);
+    secret.extend_from_slice(&public_blob(parts.key_type, &parts.public));
+    match parts.key_type {
+        KeyType::Ed25519 => put_string(&mut secret, &[&parts.secret[..], &parts.public].concat()),
+        KeyType::P256 | KeyType::P384 | KeyType::P521 => put_integer(&mut secret, &parts.secret),
+    }
     put_string(&mut secret, comment.as_bytes());
     let padding = secret.len().next_multiple_of(BLOCK) - secret.len();
     secret.extend((1..).take(padding));
@@ -149,37 +152,19 @@ pub(crate) fn private_file(parts: &PrivateParts, comment: &str, check: u32) -> S
     put_string(&mut data, b"none");
     put_string(&mut data, b"");
     data.extend_from_slice(&1_u32.to_be_bytes());
-    put_string(&mut data, &public_blob(parts.curve, &parts.point));
+    put_string(&mut data, &public_blob(parts.key_type, &parts.public));
     put_string(&mut data, &secret);
-    armor("OPENSSH PRIVATE KEY", &data, PRIVATE_COLUMNS)
+    pem_file::armor("OPENSSH PRIVATE KEY", &data, PRIVATE_COLUMNS)
 }
 
-/// PEM with LF line ends and a last one.
-pub(crate) fn armor(label: &str, data: &[u8], columns: usize) -> String {
-    let base64 = STANDARD.encode(data);
-    let mut out = String::with_capacity(base64.len() * 66 / 64 + 80);
-    out.push_str("-----BEGIN ");
-    out.push_str(label);
-    out.push_str("-----\n");
-    let mut rest = base64.as_str();
-    while !rest.is_empty() {
-        let (line, tail) = rest.split_at(rest.len().min(columns));
-        out.push_str(line);
-        out.push('\n');
-        rest = tail;
-    }
-    out.push_str("-----END ");
-    out.push_str(label);
-    out.push_str("-----\n");
-    out
-}
-
-fn read_public_blob(blob: &[u8], curve: Curve) -> Option<&[u8]> {
+fn read_public_blob(blob: &[u8], key_type: KeyType) -> Option<&[u8]> {
     let mut blob = Reader(blob);
-    let named = curve_of(blob.string()?) == Some(curve)
-        && blob.string()? == curve.openssh_name().as_bytes();
-    let point = blob.string()?;
-    (named && blob.0.is_empty()).then_some(point)
+    let mut is_named = blob.string()? == key_type.openssh_name().as_bytes();
+    if let Some(curve) = key_type.openssh_curve() {
+        is_named &= blob.string()? == curve.as_bytes();
+    }
+    let public = blob.string()?;
+    (is_named && blob.0.is_empty()).then_some(public)
 }
 
 /// Drops the sign byte of an SSH integer and pads it to `len`.
@@ -207,15 +192,10 @@ fn put_string(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-fn key_type(curve: Curve) -> String {
-    format!("{KEY_TYPE_PREFIX}{}", curve.openssh_name())
-}
-
-fn curve_of(key_type: &[u8]) -> Option<Curve> {
-    let name = key_type.strip_prefix(KEY_TYPE_PREFIX.as_bytes())?;
-    Curve::ALL
+fn key_type_of(name: &[u8]) -> Option<KeyType> {
+    KeyType::ALL
         .into_iter()
-        .find(|curve| curve.openssh_name().as_bytes() == name)
+        .find(|key_type| key_type.openssh_name().as_bytes() == name)
 }
 
 /// Whether a word is the type of a key, as against any other text.
@@ -242,7 +222,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-const KEY_TYPE_PREFIX: &str = "ecdsa-sha2-";
 const MAGIC: &[u8] = b"openssh-key-v1\0";
 const PRIVATE_BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
 const PRIVATE_END: &str = "-----END OPENSSH PRIVATE KEY-----";
@@ -264,12 +243,12 @@ mod tests {
                 scalar[..leading_zeros].fill(0);
                 scalar[leading_zeros] = first;
                 let parts = PrivateParts {
-                    curve: Curve::P384,
-                    point: point.clone(),
-                    scalar: scalar.clone(),
+                    key_type: KeyType::P384,
+                    public: point.clone(),
+                    secret: scalar.clone(),
                 };
                 let text = private_file(&parts, "a comment", 7);
-                let back = parse_private(&text).map(|parts| parts.scalar);
+                let back = parse_private(&text).map(|parts| parts.secret);
                 assert_eq!(back, Ok(scalar));
             }
         }
@@ -277,21 +256,27 @@ mod tests {
 
     #[test]
     fn every_flipped_byte_is_survived() {
-        let parts = PrivateParts {
-            curve: Curve::P256,
-            point: [&[4_u8][..], &[7; 64]].concat(),
-            scalar: vec![0x55; 32],
-        };
-        let text = private_file(&parts, "", 7);
-        for index in 0..text.len() {
-            let mut damaged = text.clone().into_bytes();
-            damaged[index] = b'A';
-            let damaged = String::from_utf8(damaged).unwrap();
-            // Any answer will do but a panic.
-            let _parsed = parse_private(&damaged).is_ok();
-        }
-        for len in 0..text.len() - 1 {
-            assert!(parse_private(&text[..len]).is_err());
+        for (key_type, public) in [
+            (KeyType::P256, [&[4_u8][..], &[7; 64]].concat()),
+            (KeyType::Ed25519, vec![7; 32]),
+        ] {
+            let parts = PrivateParts {
+                key_type,
+                public,
+                secret: vec![0x55; 32],
+            };
+            let text = private_file(&parts, "", 7);
+            assert!(parse_private(&text).is_ok());
+            for index in 0..text.len() {
+                let mut damaged = text.clone().into_bytes();
+                damaged[index] = b'A';
+                let damaged = String::from_utf8(damaged).unwrap();
+                // Any answer will do but a panic.
+                let _parsed = parse_private(&damaged).is_ok();
+            }
+            for len in 0..text.len() - 1 {
+                assert!(parse_private(&text[..len]).is_err());
+            }
         }
     }
 }

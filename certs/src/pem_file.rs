@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{self, PemObject as _},
@@ -45,6 +46,26 @@ pub(crate) fn parse<'a>(path: &Path, der: &'a [u8]) -> Result<X509Certificate<'a
         Ok(([], certificate)) => Ok(certificate),
         _damaged => Err(FileError::Damaged { path: path.into() }),
     }
+}
+
+/// PEM with LF line ends and a last one.
+pub(crate) fn armor(label: &str, data: &[u8], columns: usize) -> String {
+    let base64 = STANDARD.encode(data);
+    let mut out = String::with_capacity(base64.len() * 66 / 64 + 80);
+    out.push_str("-----BEGIN ");
+    out.push_str(label);
+    out.push_str("-----\n");
+    let mut rest = base64.as_str();
+    while !rest.is_empty() {
+        let (line, tail) = rest.split_at(rest.len().min(columns));
+        out.push_str(line);
+        out.push('\n');
+        rest = tail;
+    }
+    out.push_str("-----END ");
+    out.push_str(label);
+    out.push_str("-----\n");
+    out
 }
 
 /// Why a PEM file cannot be used.

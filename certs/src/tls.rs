@@ -16,6 +16,8 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
+use x509_parser::certificate::X509Certificate;
+
 use crate::{
     chain::{self, Signed},
     inspect,
@@ -51,19 +53,8 @@ impl ServerTls {
         let chain = pem_file::read_certificates(certificate_path)?;
         let key = pem_file::read_key(key_path)?;
         let leaf = pem_file::parse(certificate_path, &chain[0])?;
-        let (not_before, not_after) = inspect::validity(&leaf);
-        if now_unix > not_after {
-            return Err(TlsError::Expired {
-                path: certificate_path.into(),
-                since: format_iso(not_after),
-            });
-        }
-        if now_unix < not_before {
-            return Err(TlsError::NotYetValid {
-                path: certificate_path.into(),
-                from: format_iso(not_before),
-            });
-        }
+        check_time(certificate_path, &leaf, now_unix)?;
+        let (_, not_after) = inspect::validity(&leaf);
         if !inspect::key_fits(&chain, key.clone_key()) {
             return Err(TlsError::KeyMismatch {
                 certificate: certificate_path.into(),
@@ -110,7 +101,7 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-/// Why a server cannot start with its TLS files.
+/// Why a server or a client cannot start with its TLS files.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// Too late.
@@ -140,9 +131,43 @@ pub enum TlsError {
         /// ISO 8601.
         from: String,
     },
+    /// A client's certificate without a key file is for the node's key.
+    #[error("the certificate {} is not for this node's key: give its own key with --ssl-client-keyfile", certificate.display())]
+    NotOfNode {
+        /// The certificate.
+        certificate: PathBuf,
+    },
     /// rustls refused, as for kinds of keys that TLS does not know.
     #[error("the certificate and key cannot be used for TLS: make an ECDSA or RSA pair")]
     Refused(#[from] rustls::Error),
+    /// No certificate in the file can be a CA's.
+    #[error("no certificate in {} can be trusted as a CA's: give the certificate of the CA", path.display())]
+    UnusableRoots {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Refuses a certificate whose time is over or has not come.
+pub(crate) fn check_time(
+    path: &Path,
+    leaf: &X509Certificate<'_>,
+    now_unix: f64,
+) -> Result<(), TlsError> {
+    let (not_before, not_after) = inspect::validity(leaf);
+    if now_unix > not_after {
+        return Err(TlsError::Expired {
+            path: path.into(),
+            since: format_iso(not_after),
+        });
+    }
+    if now_unix < not_before {
+        return Err(TlsError::NotYetValid {
+            path: path.into(),
+            from: format_iso(not_before),
+        });
+    }
+    Ok(())
 }
 
 fn ca_warnings(

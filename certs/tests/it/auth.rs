@@ -8,7 +8,7 @@ use aws_lc_rs::{
     },
 };
 use flwr_certs::{
-    AllowList, AuthError, Curve, KeyCache, NodeKeyError, NodeKeyPair, NodePublicKey, format_iso,
+    AllowList, AuthError, KeyCache, KeyType, NodeKeyError, NodeKeyPair, NodePublicKey, format_iso,
     verify_node_request,
 };
 
@@ -57,7 +57,7 @@ fn list_of(keys: &[&NodePublicKey]) -> (tempfile::TempDir, AllowList) {
 #[test]
 fn c21_the_vector_verifies() {
     let key = NodePublicKey::from_pem(VECTOR_PEM.as_bytes()).unwrap();
-    assert_eq!(key.curve(), Curve::P384);
+    assert_eq!(key.key_type(), KeyType::P384);
     assert_eq!(key.to_pem(), VECTOR_PEM);
     assert_eq!(VECTOR_PEM.len(), 215);
     let hash = digest::digest(&digest::SHA256, key.to_pem().as_bytes());
@@ -250,6 +250,29 @@ fn c27_c28_the_list_comes_before_the_signature() {
 }
 
 #[test]
+fn ed25519_keys_sign_requests_as_well() {
+    let pair = NodeKeyPair::generate_ed25519().unwrap();
+    let timestamp = format_iso(NOW);
+    assert_eq!(check(&pair, &timestamp, NOW).as_ref(), Ok(pair.public()));
+    assert_eq!(
+        check(&pair, &format_iso(NOW - 306.0), NOW),
+        Err(AuthError::InvalidTimestamp)
+    );
+    let signature = NodeKeyPair::generate_ed25519()
+        .unwrap()
+        .sign(timestamp.as_bytes());
+    let answer = verify_node_request(
+        Some(pair.public().to_pem().as_bytes()),
+        Some(timestamp.as_bytes()),
+        Some(&signature.unwrap()),
+        NOW,
+        None,
+        &KeyCache::default(),
+    );
+    assert_eq!(answer, Err(AuthError::InvalidSignature));
+}
+
+#[test]
 fn a_cached_key_that_left_the_list_is_refused() {
     let pair = NodeKeyPair::generate().unwrap();
     let (_directory, list) = list_of(&[pair.public()]);
@@ -275,16 +298,16 @@ fn a_cached_key_that_left_the_list_is_refused() {
 #[test]
 fn unusable_keys() {
     let pem = VECTOR_PEM;
-    let ed25519 = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+    let x25519 = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VuAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
     for (text, want) in [
         ("", NodeKeyError::NotPem),
         ("\0\u{1}\u{ff}", NodeKeyError::NotPem),
         (&pem.replace("PUBLIC KEY", "RSA KEY"), NodeKeyError::NotPem),
-        (ed25519, NodeKeyError::NotEcKey),
+        (x25519, NodeKeyError::UnknownKind),
         // A point beside the curve.
         (
             &pem.replace("k37o", "k37p"),
-            NodeKeyError::BadPoint(Curve::P384),
+            NodeKeyError::BadPoint(KeyType::P384),
         ),
         (&pem.repeat(30), NodeKeyError::TooLong),
     ] {

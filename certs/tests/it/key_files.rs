@@ -2,9 +2,9 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use flwr_certs::{Curve, KeyFileError, NodeKeyPair, NodePublicKey, WriteError};
+use flwr_certs::{KeyFileError, KeyType, NodeKeyPair, NodePublicKey, WriteError};
 
-use crate::ssh_keygen;
+use crate::{openssl, ssh_keygen};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -57,7 +57,11 @@ fn ssh_keygen_reads_ours() {
     let directory = tempfile::tempdir().unwrap();
     for index in 0..8 {
         let path = directory.path().join(format!("node-{index}"));
-        let pair = NodeKeyPair::generate().unwrap();
+        let (pair, bits, kind) = match index % 2 {
+            0 => (NodeKeyPair::generate(), 384, "ECDSA"),
+            _ => (NodeKeyPair::generate_ed25519(), 256, "ED25519"),
+        };
+        let pair = pair.unwrap();
         let files = pair.save(&path, "node 1", false).unwrap();
         let Some(derived) = ssh_keygen(&["-y", "-f", text(&path)]) else {
             return;
@@ -66,7 +70,7 @@ fn ssh_keygen_reads_ours() {
         let listing = ssh_keygen(&["-l", "-f", text(&files.public_path)]).unwrap();
         assert_eq!(
             listing.trim_end(),
-            format!("384 {} node 1 (ECDSA)", pair.public().fingerprint())
+            format!("{bits} {} node 1 ({kind})", pair.public().fingerprint())
         );
     }
 }
@@ -74,16 +78,17 @@ fn ssh_keygen_reads_ours() {
 #[test]
 fn ours_reads_ssh_keygens() {
     let directory = tempfile::tempdir().unwrap();
-    for (bits, curve) in [
-        ("256", Curve::P256),
-        ("384", Curve::P384),
-        ("521", Curve::P521),
+    for (kind, bits, key_type) in [
+        ("ecdsa", "256", KeyType::P256),
+        ("ecdsa", "384", KeyType::P384),
+        ("ecdsa", "521", KeyType::P521),
+        ("ed25519", "256", KeyType::Ed25519),
     ] {
-        let path = directory.path().join(bits);
+        let path = directory.path().join(format!("{kind}-{bits}"));
         let made = ssh_keygen(&[
             "-q",
             "-t",
-            "ecdsa",
+            kind,
             "-b",
             bits,
             "-N",
@@ -97,12 +102,12 @@ fn ours_reads_ssh_keygens() {
             return;
         }
         let pair = NodeKeyPair::load(&path).unwrap();
-        assert_eq!(pair.public().curve(), curve);
+        assert_eq!(pair.public().key_type(), key_type);
         let line = fs::read_to_string(path.with_extension("pub")).unwrap();
         assert_eq!(pair.public().to_openssh(""), line.trim_end());
         let signature = pair.sign(b"now").unwrap();
         assert!(pair.public().verify(b"now", &signature));
-        let again = NodeKeyPair::from_openssh(&pair.to_openssh_private("again").unwrap()).unwrap();
+        let again = NodeKeyPair::from_text(&pair.to_openssh_private("again").unwrap()).unwrap();
         assert_eq!(again.public(), pair.public());
     }
 }
@@ -111,7 +116,7 @@ fn ours_reads_ssh_keygens() {
 fn unusable_files_say_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let encrypted = directory.path().join("encrypted");
-    let ed25519 = directory.path().join("ed25519");
+    let rsa = directory.path().join("rsa");
     if ssh_keygen(&[
         "-q",
         "-t",
@@ -127,24 +132,64 @@ fn unusable_files_say_what_to_do() {
     {
         let error = NodeKeyPair::load(&encrypted).unwrap_err();
         assert!(matches!(error, KeyFileError::Encrypted), "{error}");
-        ssh_keygen(&["-q", "-t", "ed25519", "-N", "", "-f", text(&ed25519)]).unwrap();
-        let error = NodeKeyPair::load(&ed25519).unwrap_err();
+        ssh_keygen(&["-q", "-t", "rsa", "-N", "", "-f", text(&rsa)]).unwrap();
+        let error = NodeKeyPair::load(&rsa).unwrap_err();
         assert!(
-            matches!(&error, KeyFileError::KeyType(kind) if kind == "ssh-ed25519"),
+            matches!(&error, KeyFileError::KeyType(kind) if kind == "ssh-rsa"),
             "{error}"
         );
     }
     let missing = NodeKeyPair::load(&directory.path().join("missing")).unwrap_err();
     assert!(matches!(missing, KeyFileError::Unreadable { .. }));
     let pkcs8 = "-----BEGIN PRIVATE KEY-----\nMC4=\n-----END PRIVATE KEY-----\n";
-    let error = NodeKeyPair::from_openssh(pkcs8).unwrap_err();
-    assert!(matches!(error, KeyFileError::NotOpenSsh));
+    let error = NodeKeyPair::from_text(pkcs8).unwrap_err();
+    assert!(matches!(error, KeyFileError::Pkcs8), "{error}");
+    let sec1 = pkcs8.replace("PRIVATE", "EC PRIVATE");
+    let error = NodeKeyPair::from_text(&sec1).unwrap_err();
+    assert!(matches!(error, KeyFileError::NotOpenSsh), "{error}");
+    let locked = pkcs8.replace("PRIVATE", "ENCRYPTED PRIVATE");
+    let error = NodeKeyPair::from_text(&locked).unwrap_err();
+    assert!(matches!(error, KeyFileError::Encrypted), "{error}");
     let good = NodeKeyPair::generate()
         .unwrap()
         .to_openssh_private("")
         .unwrap();
     let cut = format!("{}\n-----END OPENSSH PRIVATE KEY-----\n", &good[..200]);
-    let error = NodeKeyPair::from_openssh(&cut).unwrap_err();
+    let error = NodeKeyPair::from_text(&cut).unwrap_err();
     assert!(matches!(error, KeyFileError::Damaged), "{error}");
     assert!(!format!("{:?}", NodeKeyPair::generate()).contains("scalar"));
+}
+
+#[test]
+fn openssls_keys_are_read_and_are_the_same_in_either_format() {
+    let directory = tempfile::tempdir().unwrap();
+    for (algorithm, key_type) in [
+        ("ED25519", KeyType::Ed25519),
+        ("P-256", KeyType::P256),
+        ("P-384", KeyType::P384),
+        ("P-521", KeyType::P521),
+    ] {
+        let path = directory.path().join(algorithm);
+        let public = directory.path().join(format!("{algorithm}.pub"));
+        let curve = format!("ec_paramgen_curve:{algorithm}");
+        let (kind, options) = match key_type {
+            KeyType::Ed25519 => (algorithm, vec![]),
+            _ => ("EC", vec!["-pkeyopt", &curve]),
+        };
+        let base = ["genpkey", "-algorithm", kind, "-out", text(&path)];
+        if openssl(directory.path(), &[&base[..], &options].concat()).is_none() {
+            return;
+        }
+        let base = ["pkey", "-pubout", "-in", text(&path), "-out", text(&public)];
+        openssl(directory.path(), &base).unwrap();
+        let pair = NodeKeyPair::load(&path).unwrap();
+        assert_eq!(pair.public().key_type(), key_type);
+        let pem = fs::read_to_string(&public).unwrap();
+        assert_eq!(&NodePublicKey::from_text(&pem).unwrap(), pair.public());
+        let openssh = pair.to_openssh_private("").unwrap();
+        let again = NodeKeyPair::from_text(&openssh).unwrap();
+        let signature = again.sign(b"now").unwrap();
+        assert!(pair.public().verify(b"now", &signature));
+        assert!(!pair.public().verify(b"then", &signature));
+    }
 }

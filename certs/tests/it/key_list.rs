@@ -78,11 +78,16 @@ fn c29_accepted_forms() {
 }
 
 #[test]
-fn every_curve_is_listed() {
+fn every_kind_is_listed() {
     let fixture = fixture();
     let p256 = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBGsX0fLhLEJH+Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT+NC4v4af5uO5+tKfA+eFivOM1drMV7Oy7ZAaDe/UfU= generator";
-    let list = fixture.load(p256).unwrap();
-    assert!(list.contains(&NodePublicKey::from_openssh(p256).unwrap()));
+    let list = fixture
+        .load(&format!("{p256}\n$0\n{ED25519} node 2\n"))
+        .unwrap();
+    assert_eq!(list.len(), 3);
+    for line in [p256, ED25519] {
+        assert!(list.contains(&NodePublicKey::from_openssh(line).unwrap()));
+    }
 }
 
 #[test]
@@ -90,7 +95,7 @@ fn c30_refused_forms_name_the_line() {
     let fixture = fixture();
     let key_type = |name: &str| CellProblem::KeyType(name.to_owned());
     for (template, line, want) in [
-        (format!("$0\n{ED25519}\n"), 2, key_type("ssh-ed25519")),
+        (String::from("$0\nssh-dss AAAA\n"), 2, key_type("ssh-dss")),
         ("\n\nssh-rsa AAAA\n".into(), 3, key_type("ssh-rsa")),
         (
             "$0\nsk-ecdsa-sha2-nistp256@openssh.com AAAA\n".into(),
@@ -295,7 +300,7 @@ fn adding_keeps_the_file_as_it_is() {
 #[test]
 fn what_is_no_key_is_not_added() {
     let fixture = fixture();
-    for line in ["", "junk", ED25519, "-----BEGIN PUBLIC KEY-----"] {
+    for line in ["", "junk", "ssh-rsa AAAA", "-----BEGIN PUBLIC KEY-----"] {
         let error = add_to_list(&fixture.path, line).unwrap_err();
         assert!(matches!(error, ListError::NewKey { .. }), "{line}: {error}");
     }

@@ -6,6 +6,7 @@ use std::{io, path::Path, process::Command};
 
 mod auth;
 mod certificates;
+mod client_certificate;
 mod client_tls;
 mod join_secret;
 mod key_files;

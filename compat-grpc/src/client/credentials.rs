@@ -1,6 +1,7 @@
 //! What a caller proves with each call: a node its key (protocol section 5.1.1), a launcher that it was let in.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -69,14 +70,18 @@ impl fmt::Debug for Credentials {
 
 /// Signs the calls of a node as `flower-supernode` 1.22 does: the time, with the node's key.
 pub struct NodeSigner {
-    keys: NodeKeyPair,
+    keys: Arc<NodeKeyPair>,
     public_key: HeaderValue,
     now: Box<dyn Fn() -> f64 + Send + Sync>,
 }
 
 impl NodeSigner {
     /// Signs with `keys`. `now` tells Unix seconds.
-    pub fn new(keys: NodeKeyPair, now: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+    pub fn new(
+        keys: impl Into<Arc<NodeKeyPair>>,
+        now: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        let keys = keys.into();
         Self {
             public_key: binary(keys.public().to_pem().as_bytes()),
             keys,

@@ -4,6 +4,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use flwr_certs::HandshakeError;
+use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
@@ -19,6 +21,9 @@ pub(super) enum NotHttp2 {
     Tls,
     #[error("the server does not speak HTTP/2: check the port")]
     Garbage,
+    /// A server judges a client's certificate when the handshake is complete for the client.
+    #[error("{}", HandshakeError::refused(*.0))]
+    Refused(AlertDescription),
 }
 
 /// A connection whose first bytes are looked at as they pass.
@@ -88,7 +93,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for Greeted<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let read = std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        if let Err(error) = &read
+            && let Some(alert) = alert(error)
+            && let Some(judged) = self.judged.take()
+        {
+            judged.send(Err(NotHttp2::Refused(alert))).ok();
+        }
+        read?;
         Poll::Ready(self.look(&buf.filled()[before..]))
     }
 }
@@ -120,6 +132,14 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Greeted<I> {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+/// The TLS alert that ended a connection.
+fn alert(error: &io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use flwr_certs::{
-    CaOptions, CertInfo, LeafOptions, WriteOptions, create_ca, create_clients, create_server,
-    format_iso, show, verify,
+    CaOptions, CertInfo, LeafOptions, NodePublicKey, WriteOptions, create_ca, create_client_for,
+    create_clients, create_server, format_iso, show, verify,
 };
 use flwr_state::{Clock as _, SystemClock};
 
@@ -83,19 +83,29 @@ fn make_client(client: &Client, now_unix: f64) -> Result<String, Exit> {
         ..LeafOptions::default()
     };
     let number = client.number;
-    let written = create_clients(
-        dir,
-        number..=number,
-        &options,
-        &write_options(&client.place),
-        now_unix,
-    )
-    .map_err(|error| Exit::because(&error))?;
+    let write = write_options(&client.place);
+    let written = match &client.node_key {
+        None => create_clients(dir, number..=number, &options, &write, now_unix),
+        Some(path) => {
+            let node = public_key(path)?;
+            create_client_for(dir, number, &node, &options, &write, now_unix)
+        }
+    };
+    let written = written.map_err(|error| Exit::because(&error))?;
     Ok(format!(
         "{}\nNext, check all that was made:\n  flwr-quic certs verify{}\n",
         wrote(&written),
         dir_flag(dir)
     ))
+}
+
+fn public_key(path: &Path) -> Result<NodePublicKey, Exit> {
+    let refuse = |why: &dyn std::error::Error| {
+        let (name, why) = (path.display(), sentence(why));
+        Exit::Problem(format!("{name} is not the public key of a node: {why}"))
+    };
+    let text = fs::read_to_string(path).map_err(|error| refuse(&error))?;
+    NodePublicKey::from_text(&text).map_err(|error| refuse(&error))
 }
 
 fn verify_files(what: &Verify, now_unix: f64) -> Result<String, Exit> {
@@ -147,7 +157,9 @@ fn verify_dir(what: &Verify, now_unix: f64) -> Result<String, Exit> {
     }
     for certificate in clients(dir) {
         let key = certificate.with_extension("key");
-        report.check(&ca, &certificate, Some(&key), None, now_unix);
+        // A node's own key is elsewhere.
+        let key = Some(key).filter(|path| path.exists());
+        report.check(&ca, &certificate, key.as_deref(), None, now_unix);
     }
     report.finish()
 }

@@ -5,6 +5,8 @@
 
 use std::{error::Error, fmt, process::ExitCode};
 
+use crate::args::config::FromFile;
+
 /// Why the program ends other than well.
 #[derive(Debug)]
 pub(crate) enum Exit {
@@ -18,6 +20,15 @@ impl Exit {
     /// A problem that an error's own text explains; its causes follow in brackets.
     pub(crate) fn because(error: &dyn Error) -> Self {
         Self::Problem(sentence(error))
+    }
+
+    /// The same, and which of the flags that it names come from a configuration file.
+    pub(crate) fn with_origin(mut self, file: &FromFile) -> Self {
+        let (Self::Code(_, said) | Self::Problem(said)) = &mut self;
+        if let Some(origin) = file.origin(said) {
+            *said = format!("{said} ({origin}.)");
+        }
+        self
     }
 
     /// What the operating system is told.
@@ -81,7 +92,7 @@ impl Code {
                  `--auth-supernode-public-key`. `flwr-quic keys node --out FILE` makes them."
             }
             Self::NODE_KEYS_INVALID => {
-                "The keys are elliptic curve keys in OpenSSH format, the private one without a passphrase. \
+                "The keys are P-256, P-384, P-521 or Ed25519 keys in OpenSSH or PKCS#8 format, the private one without a passphrase. \
                  `flwr-quic keys node --out FILE` makes such a pair."
             }
             Self::ADDRESS_INVALID => {

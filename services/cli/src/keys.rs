@@ -10,7 +10,7 @@ use flwr_certs::{
 };
 
 use crate::{
-    args::keys::{self, Command, Node},
+    args::keys::{self, Command, KeyType, Node},
     exit::Exit,
     output::shell,
 };
@@ -45,7 +45,11 @@ fn make(node: &Node) -> Result<String, Exit> {
         check_list(list)?;
     }
     let replaced = public_key_beside(&node.out);
-    let files = NodeKeyPair::generate()
+    let (pair, program) = match node.key_type {
+        KeyType::P384 => (NodeKeyPair::generate(), "flower-supernode"),
+        KeyType::Ed25519 => (NodeKeyPair::generate_ed25519(), "flwr-quic supernode"),
+    };
+    let files = pair
         .and_then(|pair| pair.save(&node.out, &comment(&node.out), node.force))
         .map_err(|error| Exit::because(&error))?;
     let mut lines = vec![
@@ -55,6 +59,12 @@ fn make(node: &Node) -> Result<String, Exit> {
         ),
         format!("wrote {}", files.public_path.display()),
     ];
+    if node.key_type == KeyType::Ed25519 {
+        lines.push(
+            "stock Flower cannot use Ed25519 keys, nor a list with one: SuperNode and SuperLink have to be flwr-quic"
+                .to_owned(),
+        );
+    }
     let (private, public) = (shell(&files.private_path), shell(&files.public_path));
     let place = if let Some(list) = &node.list {
         let added = add_to_list(list, &files.public_line).map_err(|error| Exit::because(&error))?;
@@ -69,7 +79,7 @@ fn make(node: &Node) -> Result<String, Exit> {
     };
     lines.push(format!(
         "  flwr-quic superlink --auth-list-public-keys {place} ...\nand the SuperNode with its key pair:\n  \
-         flower-supernode --auth-supernode-private-key {private} --auth-supernode-public-key {public} ...\n"
+         {program} --auth-supernode-private-key {private} --auth-supernode-public-key {public} ...\n"
     ));
     Ok(lines.join("\n"))
 }

@@ -25,6 +25,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     address::Address,
     args::{
+        config,
         superexec::{PluginType, WarmApps},
         superlink::LogFormat,
     },
@@ -113,6 +114,7 @@ impl SuperExec {
         Command::new(&self.program)
             .args(&self.args)
             .env(JOIN_SECRET_VARIABLE, self.join_secret.expose())
+            .env_remove(config::VARIABLE)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()

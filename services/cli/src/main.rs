@@ -12,8 +12,10 @@ use std::{
     time::Duration,
 };
 
+use tracing::info;
+
 use crate::{
-    args::{Command, superlink::LogFormat},
+    args::{Asked, Command, config::FromFile, superlink::LogFormat},
     exit::Exit,
 };
 
@@ -33,17 +35,7 @@ mod telemetry;
 
 fn main() -> ExitCode {
     match args::parse(env::args_os()) {
-        Ok(Command::Certs(command)) => output::finish(certs::run(&command)),
-        Ok(Command::Keys(command)) => output::finish(keys::run(&command)),
-        Ok(Command::SuperExec(options)) => {
-            daemon(options.log_format, assemble::superexec::run(*options))
-        }
-        Ok(Command::SuperLink(options)) => {
-            daemon(options.log_format, assemble::superlink::run(*options))
-        }
-        Ok(Command::SuperNode(options)) => {
-            daemon(options.log_format, assemble::supernode::run(*options))
-        }
+        Ok(Asked { command, file }) => run(command, &file),
         Err(answer) => {
             // Nobody is left to hear that stdout or stderr is closed.
             let _closed = if answer.is_error {
@@ -56,11 +48,35 @@ fn main() -> ExitCode {
     }
 }
 
+fn run(command: Command, file: &FromFile) -> ExitCode {
+    match command {
+        Command::Certs(command) => output::finish(certs::run(&command)),
+        Command::Keys(command) => output::finish(keys::run(&command)),
+        Command::SuperExec(options) => {
+            daemon(options.log_format, file, assemble::superexec::run(*options))
+        }
+        Command::SuperLink(options) => {
+            daemon(options.log_format, file, assemble::superlink::run(*options))
+        }
+        Command::SuperNode(options) => {
+            daemon(options.log_format, file, assemble::supernode::run(*options))
+        }
+    }
+}
+
 /// Runs one of the long-lived processes to its end.
-fn daemon(log_format: LogFormat, role: impl Future<Output = Result<(), Exit>>) -> ExitCode {
-    match telemetry::start(log_format).and_then(|()| block_on(role)) {
+fn daemon(
+    log_format: LogFormat,
+    file: &FromFile,
+    role: impl Future<Output = Result<(), Exit>>,
+) -> ExitCode {
+    let started = telemetry::start(log_format);
+    if let Some(summary) = file.summary() {
+        info!("{summary}");
+    }
+    match started.and_then(|()| block_on(role)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => telemetry::say_why(&exit),
+        Err(exit) => telemetry::say_why(&exit.with_origin(file)),
     }
 }
 

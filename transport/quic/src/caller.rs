@@ -1,5 +1,6 @@
 //! One connection, at the end that asks.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use flwr_transport::{Call, Closed, Code, Peer, Protocol, Reply, Status};
@@ -9,13 +10,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::calling;
-use crate::code::CLOSED;
+use crate::code::{self, CLOSED};
+use crate::connector::Explain;
 use crate::early::Early;
 use crate::head::{Hello, Notice};
 use crate::stream::{Incoming, Limits, Outgoing};
 
 /// Makes calls over one connection. Tails of its replies outlive it.
-#[derive(Debug)]
 pub struct Caller<P: Protocol> {
     connection: Connection,
     peer: Peer,
@@ -24,6 +25,7 @@ pub struct Caller<P: Protocol> {
     _endpoint: Endpoint,
     limits: Limits,
     early: Early,
+    explain: Explain,
     _protocol: std::marker::PhantomData<fn() -> P>,
 }
 
@@ -44,6 +46,7 @@ impl<P: Protocol> Caller<P> {
         peer: Peer,
         hello: &Hello<'static>,
         limits: Limits,
+        explain: Explain,
     ) -> Result<Self, ConnectionError> {
         let shared = Arc::new(Shared::default());
         let first = greet(&connection, hello, limits).await?;
@@ -78,8 +81,19 @@ impl<P: Protocol> Caller<P> {
             _endpoint: endpoint,
             limits,
             early,
+            explain,
             _protocol: std::marker::PhantomData,
         })
+    }
+}
+
+impl<P: Protocol> Caller<P> {
+    /// What a TLS alert means that has ended the connection: a server judges the client's certificate when the handshake
+    /// is complete for the client.
+    fn refused(&self) -> Option<Status> {
+        let (alert, why) = code::alert(&self.connection.close_reason()?)?;
+        let error = (self.explain)(alert, &why);
+        Some(Status::new(Code::Unauthenticated, error.message))
     }
 }
 
@@ -93,7 +107,8 @@ impl<P: Protocol> flwr_transport::Caller<P> for Caller<P> {
             return Err(Status::new(Code::Unavailable, "the connection is closed"));
         }
         let make = |call| calling::call(&self.connection, call, self.limits);
-        self.early.call(call, make).await
+        let answer = self.early.call(call, make).await;
+        answer.map_err(|status| self.refused().unwrap_or(status))
     }
 
     async fn closed(&self) -> Closed {
@@ -133,6 +148,14 @@ async fn greet(
     // A connection that is gone already says so in the first call.
     let _ = outgoing.write_value(hello).await;
     Ok((outgoing, Incoming::new(incoming, limits.of_hello())))
+}
+
+impl<P: Protocol> fmt::Debug for Caller<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Listens to what the other end has to say. The first stream stays open as long.

@@ -18,6 +18,17 @@ pub(crate) const MALFORMED: VarInt = VarInt::from_u32(5);
 /// Nothing came for too long where something was due.
 pub(crate) const TOO_SLOW: VarInt = VarInt::from_u32(6);
 
+/// The TLS alert that ended the connection, sent by either end (RFC 9001, section 4.8), and what is said of it.
+pub(crate) fn alert(error: &ConnectionError) -> Option<(u8, String)> {
+    let (code, why) = match error {
+        ConnectionError::TransportError(failure) => (failure.code, failure.reason.clone()),
+        ConnectionError::ConnectionClosed(close) => (close.error_code, close.to_string()),
+        _ => return None,
+    };
+    let alert = u64::from(code).checked_sub(0x100)?.try_into().ok()?;
+    Some((alert, why))
+}
+
 /// What the peer refused the connection with, if that is how it ended.
 pub(crate) fn refusal(error: &ConnectionError) -> Option<Status> {
     let ConnectionError::ApplicationClosed(close) = error else {

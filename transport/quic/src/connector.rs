@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::caller::Caller;
 use crate::head::Hello;
-use crate::{ALPN, TRANSPORT, Tuning, code, sessions, udp};
+use crate::{ALPN, Prove, TRANSPORT, Tuning, code, sessions, udp};
 
 /// Where a connector connects to.
 #[derive(Clone, Debug)]
@@ -30,14 +30,15 @@ pub struct Target {
 pub struct Connector<P: Protocol> {
     target: Target,
     config: ClientConfig,
-    hello: Hello<'static>,
+    pub(crate) hello: Hello<'static>,
     tuning: Tuning,
     explain: Explain,
+    pub(crate) prove: Option<Prove>,
     _protocol: PhantomData<fn() -> P>,
 }
 
 /// Says what a failed handshake means, from the alert of TLS (RFC 8446, section 6) and what was wrong.
-type Explain = Arc<dyn Fn(u8, &str) -> ConnectError + Send + Sync>;
+pub(crate) type Explain = Arc<dyn Fn(u8, &str) -> ConnectError + Send + Sync>;
 
 impl<P: Protocol> Connector<P> {
     /// A connector that trusts whom `tls` trusts, and shows what `tls` has to show.
@@ -59,6 +60,7 @@ impl<P: Protocol> Connector<P> {
             hello: Hello::of::<P>(tuning.head_bytes_max, None),
             tuning: tuning.clone(),
             explain: Arc::new(|_, why| refused(format!("the TLS handshake failed: {why}"))),
+            prove: None,
             _protocol: PhantomData,
         })
     }
@@ -90,7 +92,11 @@ impl<P: Protocol> Connector<P> {
         let connecting = endpoint
             .connect_with(config, address, &self.target.host)
             .map_err(|error| refused(error.to_string()))?;
-        let (connection, handshake) = match connecting.into_0rtt() {
+        let begun = match self.is_proving() {
+            true => Err(connecting),
+            false => connecting.into_0rtt(),
+        };
+        let (connection, handshake) = match begun {
             Ok((connection, handshake)) => (connection, Some(handshake)),
             Err(connecting) => match timeout(CONNECT_TIME_MAX, connecting).await {
                 Ok(Ok(connection)) => (connection, None),
@@ -108,13 +114,15 @@ impl<P: Protocol> Connector<P> {
             addr: address,
             transport: TRANSPORT,
         };
+        let hello = self.hello_on(&connection).map_err(refused)?;
         let caller = Caller::new(
             endpoint,
             connection,
             handshake,
             peer,
-            &self.hello,
+            &hello,
             self.tuning.limits(),
+            Arc::clone(&self.explain),
         )
         .await;
         caller.map_err(|error| self.failed(address, &error))
@@ -124,15 +132,9 @@ impl<P: Protocol> Connector<P> {
         if let Some(why) = code::refusal(error) {
             return refused(format!("{address} refuses: {why}"));
         }
-        match error {
-            ConnectionError::TransportError(failure) => match alert(failure.code) {
-                Some(alert) => (self.explain)(alert, &failure.reason),
-                None => unreachable(format!("the connection to {address} failed: {failure}")),
-            },
-            ConnectionError::ConnectionClosed(close) if alert(close.error_code).is_some() => {
-                refused(format!("{address} ended the TLS handshake: {close}"))
-            }
-            other => unreachable(format!("no connection to {address}: {other}")),
+        match code::alert(error) {
+            Some((alert, why)) => (self.explain)(alert, &why),
+            None => unreachable(format!("no connection to {address}: {error}")),
         }
     }
 }
@@ -172,11 +174,6 @@ fn client_endpoint(address: SocketAddr) -> std::io::Result<(Endpoint, udp::Facts
     };
     let socket = udp::bind(local)?;
     udp::endpoint(EndpointConfig::default(), None, socket)
-}
-
-/// The TLS alert that a code stands for (RFC 9001, section 4.8).
-fn alert(code: quinn_proto::TransportErrorCode) -> Option<u8> {
-    u64::from(code).checked_sub(0x100)?.try_into().ok()
 }
 
 fn unreachable(message: String) -> ConnectError {

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use flwr_transport::{Bearer, Identity, Peer, Protocol};
+use flwr_transport::{Identity, Peer, Protocol};
 use quinn::{Connection, Incoming, ServerConfig, VarInt, ZeroRttAccepted};
 use rustls::pki_types::CertificateDer;
+use tracing::info;
 
-use crate::TRANSPORT;
-use crate::code::{MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
+use crate::code::{self, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
 use crate::head::Hello;
 use crate::options::{Options, Shown};
 use crate::stream::{self, Limits, Outgoing};
+use crate::{Proof, TRANSPORT, proof};
 
 /// A connection that has begun.
 pub(crate) struct Greeted {
@@ -42,10 +43,12 @@ pub(crate) async fn greet<P: Protocol>(
         return Err("the connection is not an incoming one".into());
     };
     let slow = CloseWith(&connection, TOO_SLOW);
-    let (outgoing, incoming) = connection
-        .accept_bi()
-        .await
-        .map_err(|error| error.to_string())?;
+    let (outgoing, incoming) = connection.accept_bi().await.map_err(|error| {
+        if code::alert(&error).is_some() {
+            info!(peer = %address, %error, "TLS handshake failed");
+        }
+        error.to_string()
+    })?;
     let mut outgoing = Outgoing::new(outgoing, limits.of_hello());
     let mut incoming = stream::Incoming::new(incoming, limits.of_hello());
     let hello = match incoming.next::<Hello<'static>>().await {
@@ -63,7 +66,7 @@ pub(crate) async fn greet<P: Protocol>(
         connection.close(REFUSED, why.as_bytes());
         return Err(why);
     }
-    let identity = match identity(options, &connection, hello.credential.as_ref()) {
+    let identity = match identity(options, &connection, &hello) {
         Ok(identity) => identity,
         Err(why) => {
             connection.close(UNPROVED, why.as_bytes());
@@ -94,13 +97,18 @@ pub(crate) async fn greet<P: Protocol>(
 fn identity(
     options: &Options,
     connection: &Connection,
-    credential: Option<&Bearer>,
+    hello: &Hello<'_>,
 ) -> Result<Identity, String> {
+    let proof = hello.proof.as_deref().and_then(|bytes| {
+        let exported = proof::exported(connection)?;
+        Some(Proof { bytes, exported })
+    });
     let shown = connection.peer_identity();
     let chain = shown.and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
     (options.identify)(Shown {
         certificate: chain.as_deref().and_then(|chain| chain.first()),
-        credential,
+        credential: hello.credential.as_ref(),
+        proof,
     })
 }
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use flwr_transport::{Bearer, Body, Protocol, Status, Tail};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What a peer speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,14 @@ pub(crate) struct Hello<'a> {
     pub(crate) head_bytes_max: u32,
     /// A secret that proves who the connecting end is, where that is not a key.
     pub(crate) credential: Option<Bearer>,
+    /// What proves a key that is not the certificate's. It is left out where there is none, as by peers that do not know
+    /// it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "or_nothing"
+    )]
+    pub(crate) proof: Option<Vec<u8>>,
 }
 
 /// What the accepting end tells without being asked.
@@ -71,6 +79,7 @@ impl Hello<'static> {
             versions: (*P::VERSIONS.start(), *P::VERSIONS.end()),
             head_bytes_max: u32::try_from(head_bytes_max).unwrap_or(u32::MAX),
             credential,
+            proof: None,
         }
     }
 }
@@ -107,6 +116,11 @@ impl Follows {
     }
 }
 
+/// A last field, unless the value ends before it. One that is cut proves nothing, and counts as none.
+fn or_nothing<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Vec<u8>>, D::Error> {
+    Ok(Option::deserialize(field).unwrap_or_default())
+}
+
 fn last_common(theirs: RangeInclusive<u16>, ours: RangeInclusive<u16>) -> Option<u16> {
     let last = *theirs.end().min(ours.end());
     (theirs.contains(&last) && ours.contains(&last)).then_some(last)
@@ -118,6 +132,22 @@ pub(crate) const HELLO_BYTES_MAX: usize = 1 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hello_without_a_proof_is_what_it_was_before_there_were_proofs() {
+        let without = ("a", (1_u16, 2_u16), 3_u32, None::<Bearer>);
+        let bytes = postcard::to_stdvec(&without).unwrap();
+        let mut hello: Hello<'_> = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!((hello.head_bytes_max, &hello.proof), (3, &None));
+        assert_eq!(postcard::to_stdvec(&hello).unwrap(), bytes);
+        hello.proof = Some(vec![7; 300]);
+        let bytes = postcard::to_stdvec(&hello).unwrap();
+        assert!(bytes.len() < HELLO_BYTES_MAX);
+        assert_eq!(postcard::from_bytes::<Hello<'_>>(&bytes).unwrap(), hello);
+        let cut = &bytes[..bytes.len() - 1];
+        hello.proof = None;
+        assert_eq!(postcard::from_bytes::<Hello<'_>>(cut).unwrap(), hello);
+    }
 
     #[test]
     fn the_last_common_version_is_agreed_on() {

@@ -21,6 +21,7 @@ pub mod frame;
 mod greeting;
 mod head;
 mod options;
+mod proof;
 mod qlog;
 mod sessions;
 mod stream;
@@ -31,6 +32,7 @@ pub use acceptor::Acceptor;
 pub use caller::Caller;
 pub use connector::{Connector, Target};
 pub use options::{Admit, Identify, Options, Shown};
+pub use proof::{Proof, Prove};
 pub use tuning::Tuning;
 
 /// The label of this transport in [`Peer::transport`](flwr_transport::Peer::transport).

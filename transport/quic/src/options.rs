@@ -7,7 +7,7 @@ use std::time::Duration;
 use flwr_transport::{Bearer, Identity, Status};
 use rustls::pki_types::CertificateDer;
 
-use crate::Tuning;
+use crate::{Proof, Tuning};
 
 /// Who a client is that has shown this; or a sentence for the person there if it is wrong.
 pub type Identify = Arc<dyn Fn(Shown<'_>) -> Result<Identity, String> + Send + Sync>;
@@ -22,6 +22,8 @@ pub struct Shown<'a> {
     pub certificate: Option<&'a CertificateDer<'a>>,
     /// The secret in its hello.
     pub credential: Option<&'a Bearer>,
+    /// The proof in its hello.
+    pub proof: Option<Proof<'a>>,
 }
 
 /// How connections are accepted.

@@ -9,8 +9,12 @@ use rustls::client::Resumption;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache};
 use rustls::{ClientConfig, ServerConfig};
 
-/// Lets those come back who were here, with calls in their first flight.
+/// Lets those come back who were here, with calls in their first flight; unless `config` sends no tickets, because everyone
+/// has to prove anew who it is.
 pub(crate) fn kept_by(config: &mut ServerConfig) {
+    if config.send_tls13_tickets == 0 {
+        return;
+    }
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
     config.ticketer = Arc::new(NoTickets);
     config.send_tls13_tickets = 1;

@@ -42,6 +42,9 @@ pub(crate) struct Client {
     /// The number of the client
     #[arg(value_name = "N")]
     pub(crate) number: u32,
+    /// The public key file of a SuperNode, to make the certificate for the key that it has [default: a new key]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) node_key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) place: Place,
     /// A name or IP address of the client; may be repeated

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// What to do with keys.
 #[derive(Debug, Subcommand)]
@@ -31,7 +31,19 @@ pub(crate) struct Node {
     /// The CSV file of a SuperLink's --auth-list-public-keys to add the public key to; made if missing
     #[arg(long, value_name = "CSV")]
     pub(crate) list: Option<PathBuf>,
+    /// The kind of the key: `p384`, which stock Flower knows as well; or `ed25519`, for our own SuperNodes and SuperLinks
+    #[arg(long = "type", value_name = "TYPE", value_enum, default_value_t = KeyType::P384, hide_possible_values = true)]
+    pub(crate) key_type: KeyType,
     /// Overwrite key files that exist
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// The kinds of keys that are made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum KeyType {
+    /// Ed25519, which stock Flower does not know.
+    Ed25519,
+    /// ECDSA on P-384.
+    P384,
 }

@@ -2,7 +2,8 @@
 //!
 //! Parsing behaves as the Python programs that this one stands in for: `--flag value` and `--flag=value` are the same,
 //! an unambiguous beginning of a flag is the flag, of a repeated flag the last one counts, and a usage error prints the
-//! usage and the problem on stderr and ends with status 2. Nothing here opens a file.
+//! usage and the problem on stderr and ends with status 2. [`config`] opens the configuration file; nothing else here
+//! opens one.
 
 use std::ffi::{OsStr, OsString};
 
@@ -11,8 +12,11 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use config::{DAEMONS, FromFile};
+
 pub(crate) mod appio;
 pub(crate) mod certs;
+pub(crate) mod config;
 pub(crate) mod keys;
 pub(crate) mod quic;
 pub(crate) mod superexec;
@@ -54,18 +58,42 @@ struct CommandLine {
     command: Command,
 }
 
-/// Reads the command line; the first item is the program's name.
+/// What was asked for, and what a configuration file said to it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) command: Command,
+    pub(crate) file: FromFile,
+}
+
+/// Reads the command line, the environment and the configuration file; the first item is the program's name.
 ///
 /// # Errors
 /// Also for `--help` and `--version`, which are answers that end the program.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Answer> {
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, Answer> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let mut clap = CommandLine::command();
-    let args = complete(&descend(clap.clone(), &args), args);
+    let mut clap = command_line();
+    let command = descend(clap.clone(), &args);
+    let args = complete(&command, args);
+    let file = FromFile::read(&clap, &command, &args).map_err(|why| Answer {
+        text: format!("error: {why}\n"),
+        is_error: true,
+    })?;
+    let args = file.insert_into(args);
     clap.try_get_matches_from_mut(args.iter().cloned())
         .and_then(|matches| CommandLine::from_arg_matches(&matches))
-        .map(|line| line.command)
-        .map_err(|error| Answer::new(&error, clap, &args))
+        .map_err(|error| Answer::new(&error, clap, &args).with_origin(&file))
+        .map(|line| Asked {
+            command: line.command,
+            file,
+        })
+}
+
+/// All commands; daemons can have their flags from a file.
+fn command_line() -> ClapCommand {
+    let clap = CommandLine::command();
+    DAEMONS.into_iter().fold(clap, |clap, daemon| {
+        clap.mut_subcommand(daemon, |daemon| daemon.arg(config::flag()))
+    })
 }
 
 /// What is printed instead of doing something.
@@ -90,6 +118,16 @@ impl Answer {
             }
         }
         Self { text, is_error }
+    }
+
+    /// Says which of the flags in it come from the file.
+    fn with_origin(mut self, file: &FromFile) -> Self {
+        if self.is_error
+            && let Some(origin) = file.origin(&self.text)
+        {
+            self.text = format!("{}\nnote: {origin}\n", self.text.trim_end());
+        }
+        self
     }
 }
 
@@ -173,7 +211,10 @@ mod tests {
 
     fn superlink(flags: &str) -> superlink::SuperLinkOptions {
         match parse(words(&format!("flwr-quic superlink {flags}"))) {
-            Ok(Command::SuperLink(options)) => *options,
+            Ok(Asked {
+                command: Command::SuperLink(options),
+                ..
+            }) => *options,
             other => panic!("{flags}: {other:?}"),
         }
     }
@@ -191,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_command_is_consistent() {
-        CommandLine::command().debug_assert();
+        command_line().debug_assert();
     }
 
     #[test]

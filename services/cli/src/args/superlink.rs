@@ -39,6 +39,11 @@ pub(crate) struct SuperLinkOptions {
     #[arg(long, value_name = "FILE")]
     pub(crate) ssl_ca_certfile: Option<OsString>,
 
+    /// Let only SuperNodes in that show a certificate that this CA signed: a PEM file. The list of keys that may join
+    /// holds beside it
+    #[arg(long, value_name = "FILE", help_heading = OURS, env = "FLWR_QUIC_SSL_CLIENT_CA_CERTFILE")]
+    ssl_client_ca_certfile: Option<OsString>,
+
     /// Who starts the processes that run ServerApps
     #[arg(long, value_enum, default_value_t = Isolation::Subprocess, hide_possible_values = true,
           help = "Who starts ServerApp processes: `subprocess`, this SuperLink does; `process`, you do, with \
@@ -266,6 +271,11 @@ impl SuperLinkOptions {
     pub(crate) fn certificate_paths(&self) -> [Option<PathBuf>; 3] {
         [&self.ssl_ca_certfile, &self.ssl_certfile, &self.ssl_keyfile]
             .map(|flag| given(flag.as_deref()).map(PathBuf::from))
+    }
+
+    /// The CA of the certificates that SuperNodes have to show.
+    pub(crate) fn client_ca(&self) -> Option<PathBuf> {
+        given(self.ssl_client_ca_certfile.as_deref()).map(PathBuf::from)
     }
 
     /// The database to keep state in, unless it is Flower's name for keeping it in memory.

@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use super::{
     OURS,
     appio::AppIoOptions,
+    given,
     quic::QuicOptions,
     superexec::WarmApps,
     superlink::{Isolation, LogFormat},
@@ -39,6 +40,14 @@ pub(crate) struct SuperNodeOptions {
     /// The certificate of the CA that the SuperLink's certificate is signed with: a PEM file [default: the system's CAs]
     #[arg(long, value_name = "FILE")]
     pub(crate) root_certificates: Option<OsString>,
+
+    /// A certificate that a CA of the SuperLink's --ssl-client-ca-certfile signed, for this SuperNode: a PEM file
+    #[arg(long, value_name = "FILE", help_heading = OURS, env = "FLWR_QUIC_SSL_CLIENT_CERTFILE")]
+    ssl_client_certfile: Option<OsString>,
+
+    /// The private key of that certificate: a PEM file [default: the certificate is for the node's own key]
+    #[arg(long, value_name = "FILE", help_heading = OURS, env = "FLWR_QUIC_SSL_CLIENT_KEYFILE")]
+    ssl_client_keyfile: Option<OsString>,
 
     /// Where the SuperLink is
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:9092")]
@@ -175,6 +184,12 @@ impl SuperNodeOptions {
             _ if given(private) || given(public) => KeyFlags::One,
             _ => KeyFlags::Neither,
         }
+    }
+
+    /// The certificate that is shown to the SuperLink and its key, as far as given.
+    pub(crate) fn client_certificate(&self) -> [Option<&Path>; 2] {
+        [&self.ssl_client_certfile, &self.ssl_client_keyfile]
+            .map(|flag| given(flag.as_deref()).map(Path::new))
     }
 
     /// The ClientAppIo API's address. An API that only this process's own children use is not for

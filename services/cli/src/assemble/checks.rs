@@ -2,8 +2,9 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use flwr_certs::{AllowList, ServerTls};
+use flwr_certs::{AllowList, ServerTls, demanding_certificates};
 use flwr_superlink::Runtime;
+use rustls::ServerConfig;
 use tracing::{debug, info, warn};
 
 use super::{quic, tls};
@@ -53,6 +54,19 @@ pub(super) fn check_available(options: &SuperLinkOptions) -> Result<(), Exit> {
                 options.fleet_api_type
             ));
         }
+    }
+    if options.client_ca().is_some() && options.insecure {
+        return refuse(
+            "`--ssl-client-ca-certfile` and `--insecure` exclude each other: certificates are shown in TLS. Leave one of \
+             them out."
+                .into(),
+        );
+    }
+    if options.client_ca().is_some() && options.runtime() == Runtime::Simulation {
+        return refuse(
+            "`--ssl-client-ca-certfile` is for SuperNodes, which `--simulation` does without: leave one of them out."
+                .into(),
+        );
     }
     if let Some(file) = options.database_file() {
         return refuse(format!(
@@ -120,6 +134,25 @@ pub(super) fn load_tls(options: &SuperLinkOptions) -> Result<Option<ServerTls>, 
         },
         |tls| Ok(Some(tls)),
     )
+}
+
+/// TLS of Fleet: that of Control, and a demand for client certificates if one was asked for.
+pub(super) fn fleet_tls(
+    options: &SuperLinkOptions,
+    tls: Option<&ServerTls>,
+) -> Result<Option<Arc<ServerConfig>>, Exit> {
+    let Some(tls) = tls else { return Ok(None) };
+    let Some(ca) = options.client_ca() else {
+        return Ok(Some(Arc::clone(&tls.config)));
+    };
+    let demanding = demanding_certificates(&tls.config, &ca).map_err(|error| {
+        Exit::Problem(format!("`--ssl-client-ca-certfile`: {}.", sentence(&error)))
+    })?;
+    info!(
+        "SuperNodes have to show a certificate that a CA in {} signed",
+        ca.display()
+    );
+    Ok(Some(Arc::new(demanding)))
 }
 
 /// Makes the folder for app bundles, and makes sure that files can be written there: better now than when the first

@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flwr_certs::{ClientTls, NodeKeyPair, NodePublicKey};
+use flwr_certs::{ClientCertificate, ClientTls, KeyType, NodeKeyPair, NodePublicKey};
+use flwr_state::{Clock as _, SystemClock};
 use tracing::{debug, info, warn};
 
 use crate::{
-    args::supernode::{KeyFlags, SuperNodeOptions},
+    args::supernode::{ClientTransport, KeyFlags, SuperNodeOptions},
     exit::{Code, Exit, sentence},
 };
 
@@ -50,6 +51,35 @@ pub(super) fn load_client_tls(
         .map_err(|error| Exit::Problem(format!("TLS cannot be set up: {}.", sentence(&error))))
 }
 
+/// The certificate of a CA that the node shows to its SuperLink, if it has one.
+pub(super) fn load_client_certificate(
+    options: &SuperNodeOptions,
+    keys: &NodeKeyPair,
+    is_encrypted: bool,
+) -> Result<Option<ClientCertificate>, Exit> {
+    let (path, key) = match options.client_certificate() {
+        [Some(path), key] => (path, key),
+        [None, None] => return Ok(None),
+        [None, Some(_)] => {
+            return Err(Exit::Problem(
+                "`--ssl-client-keyfile` is the key of a certificate: give also `--ssl-client-certfile`.".into(),
+            ));
+        }
+    };
+    if !is_encrypted {
+        return Err(Exit::Problem(
+            "Conflicting options: `--ssl-client-certfile` is shown in TLS, which `--insecure` and `http://` do without. \
+             Leave one of them out."
+                .into(),
+        ));
+    }
+    let loaded = ClientCertificate::load(path, key, keys, SystemClock.now().seconds());
+    let certificate = loaded.map_err(|error| {
+        Exit::Problem(format!("`--ssl-client-certfile`: {}.", sentence(&error)))
+    })?;
+    Ok(Some(certificate))
+}
+
 /// The node's key pair: the one in the files, or a new one.
 pub(super) fn load_keys(options: &SuperNodeOptions) -> Result<NodeKeyPair, Exit> {
     match options.keys() {
@@ -61,7 +91,18 @@ pub(super) fn load_keys(options: &SuperNodeOptions) -> Result<NodeKeyPair, Exit>
             Code::NODE_KEYS_REQUIRED,
             "Only one of the two key files is given.".into(),
         )),
-        KeyFlags::Both(private, public) => load_pair(private, public),
+        KeyFlags::Both(private, public) => {
+            let pair = load_pair(private, public)?;
+            if pair.public().key_type() == KeyType::Ed25519
+                && options.transport != ClientTransport::Quic
+            {
+                warn!(
+                    "This node's key is an Ed25519 key: over gRPC, only a SuperLink of flwr-quic knows such keys. For \
+                     stock SuperLinks, make a P-384 key with `flwr-quic keys node --out FILE`."
+                );
+            }
+            Ok(pair)
+        }
     }
 }
 
@@ -80,7 +121,7 @@ fn load_pair(private: &Path, public: &Path) -> Result<NodeKeyPair, Exit> {
             public.display()
         ))
     })?;
-    let key = NodePublicKey::from_openssh(text.trim()).map_err(|error| {
+    let key = NodePublicKey::from_text(&text).map_err(|error| {
         invalid(format!(
             "Unable to parse the public key file {}: {error}.",
             public.display()

@@ -4,8 +4,8 @@ use std::{net::UdpSocket, sync::Arc, time::Duration};
 
 use flwr_api::{appio::AppIo, fleet::Fleet};
 use flwr_certs::{
-    AllowList, ClientTls, JoinSecret, JoinSecretDigest, NodeKeyPair, ServerTls,
-    asking_for_node_keys, node_key_in,
+    AllowList, ClientCertificate, ClientTls, JoinSecret, JoinSecretDigest, NodeKeyPair, ServerTls,
+    asking_for_node_keys, node_key_in, proved_key,
 };
 use flwr_compat_grpc::WRONG_JOIN_SECRET;
 use flwr_state::SystemEntropy;
@@ -13,7 +13,7 @@ use flwr_transport::{
     Bearer, Code, ConnectError, DynCaller, Identity, Policy, Prefer, Protocol, PublicKey, Redial,
     Status,
 };
-use flwr_transport_quic::{Acceptor, Admit, Connector, Identify, Options, Target, Tuning};
+use flwr_transport_quic::{Acceptor, Admit, Connector, Identify, Options, Prove, Target, Tuning};
 
 use crate::{
     address::Address,
@@ -33,13 +33,17 @@ pub(crate) struct Quic {
 }
 
 impl Quic {
-    /// Fleet on every socket. Nodes prove who they are in the TLS handshake.
+    /// Fleet on every socket. Nodes prove who they are in the TLS handshake, or beside it with a certificate that is not
+    /// for their key; `demanding` lets only nodes in that have one of a CA.
     pub(super) fn for_nodes(
         self,
+        demanding: Option<&Arc<rustls::ServerConfig>>,
         list: Option<&Arc<AllowList>>,
     ) -> Result<Vec<Acceptor<Fleet>>, Exit> {
-        let tls = asking_for_node_keys(&self.tls.config).map_err(|error| Exit::because(&error))?;
-        self.acceptors(&tls, identify_node(), admit_nodes(list.cloned()))
+        let asking = asking_for_node_keys(&self.tls.config);
+        let asking = asking.map_err(|error| Exit::because(&error))?;
+        let tls = demanding.map_or(&asking, Arc::as_ref);
+        self.acceptors(tls, identify_node(), admit_nodes(list.cloned()))
     }
 
     /// AppIo on every socket. Launchers prove themselves with the secret.
@@ -74,17 +78,25 @@ impl Quic {
     }
 }
 
-/// The way to a SuperLink, for a node with this key.
+/// The way to a SuperLink, for a node with these keys. `tls` shows the node's certificate, if it has one of a CA.
 pub(super) fn for_node(
     superlink: &Address,
     tls: &ClientTls,
-    keys: &NodeKeyPair,
+    keys: &Arc<NodeKeyPair>,
+    certificate: Option<&ClientCertificate>,
     options: &QuicOptions,
 ) -> Result<Connector<Fleet>, Exit> {
-    let config = keys
-        .shown_by(&tls.config())
-        .map_err(|error| Exit::because(&error))?;
-    connector(superlink, tls, &config, options)
+    let Some(certificate) = certificate else {
+        let config = keys.shown_by(&tls.config());
+        let config = config.map_err(|error| Exit::because(&error))?;
+        return connector(superlink, tls, &config, options);
+    };
+    let connector = connector(superlink, tls, &tls.config(), options)?;
+    let prove = || -> Prove {
+        let keys = Arc::clone(keys);
+        Arc::new(move |exported| keys.prove(exported).map_err(|error| sentence(&error)))
+    };
+    Ok(connector.proving((!certificate.is_for(keys)).then(prove)))
 }
 
 /// The way to a daemon, for a launcher with this secret.
@@ -148,7 +160,14 @@ pub(super) fn refuse_insecure(flag: &str) -> Exit {
 
 fn identify_node() -> Identify {
     Arc::new(|shown| {
-        Ok(match shown.certificate.and_then(node_key_in) {
+        let key = match &shown.proof {
+            Some(proof) => {
+                let key = proved_key(proof.bytes, &proof.exported);
+                Some(key.ok_or("the proof of the node's key is not for this connection")?)
+            }
+            None => shown.certificate.and_then(node_key_in),
+        };
+        Ok(match key {
             Some(key) => Identity::NodeKey(PublicKey::from_spki_der(key.spki_bytes())),
             None => Identity::Anonymous,
         })

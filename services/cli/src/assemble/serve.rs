@@ -31,7 +31,7 @@ pub(crate) struct Parts {
     pub(crate) fleet: Option<Fleet>,
     /// Listens for health checks; never TLS.
     pub(crate) health: Option<Listener>,
-    /// TLS of Control and Fleet; without it they serve in the clear.
+    /// TLS of Control; without it that serves in the clear.
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     /// Where FABs are stored; may not exist yet.
     pub(crate) storage_dir: PathBuf,
@@ -48,6 +48,10 @@ pub(crate) struct Fleet {
     pub(crate) quic: Option<Quic>,
     /// The nodes that may join; without it every node may, with a key of its own.
     pub(crate) allow_list: Option<Arc<AllowList>>,
+    /// TLS for them; without it they are served in the clear.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whether it demands a certificate of each.
+    pub(crate) demands_certificates: bool,
     /// What they speak.
     pub(crate) api_type: FleetApiType,
 }
@@ -80,7 +84,7 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
     let control = Arc::new(control::Serve(link.control(runtime)));
     serving.grpc(
         parts.control,
-        parts.tls.clone(),
+        parts.tls,
         CallerAuth::none,
         ControlF1,
         &control,
@@ -95,7 +99,7 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
     }
 
     if let Some(fleet) = parts.fleet {
-        serving.fleet(fleet, parts.tls, FleetF1 { holds }, &link)?;
+        serving.fleet(fleet, FleetF1 { holds }, &link)?;
     }
     if let Some(health) = parts.health {
         serving.health(health)?;
@@ -130,14 +134,15 @@ impl Serving {
     fn fleet<S: LinkState, F: Fabs>(
         &mut self,
         parts: Fleet,
-        tls: Option<Arc<rustls::ServerConfig>>,
         dialect: FleetF1,
         link: &SuperLink<S, F>,
     ) -> Result<(), Exit> {
         let is_authenticated = parts.api_type == FleetApiType::GrpcRere;
         let handler = Arc::new(fleet::Serve(link.fleet(!is_authenticated)));
+        let tls = parts.tls;
         if let Some(quic) = parts.quic {
-            for acceptor in quic.for_nodes(parts.allow_list.as_ref())? {
+            let demanding = tls.as_ref().filter(|_| parts.demands_certificates);
+            for acceptor in quic.for_nodes(demanding, parts.allow_list.as_ref())? {
                 self.spawn(acceptor, &handler);
             }
         }

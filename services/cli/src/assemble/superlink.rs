@@ -24,8 +24,8 @@ use crate::{
     assemble::{
         appio,
         checks::{
-            Addresses, check_available, check_deprecated, check_storage_dir, load_allow_list,
-            load_tls,
+            Addresses, check_available, check_deprecated, check_storage_dir, fleet_tls,
+            load_allow_list, load_tls,
         },
         quic::Quic,
         serve::{Fleet, Parts, serve},
@@ -160,6 +160,7 @@ async fn bind_fleet(
         );
     }
     let allow_list = load_allow_list(options)?;
+    let fleet_tls = fleet_tls(options, tls)?;
     let starting = |api: &str| {
         info!("Flower Deployment Runtime: Starting Fleet API ({api}) on {address}");
     };
@@ -192,6 +193,8 @@ async fn bind_fleet(
     Ok(Fleet {
         listener,
         quic,
+        demands_certificates: options.client_ca().is_some(),
+        tls: fleet_tls,
         allow_list,
         api_type: options.fleet_api_type,
     })

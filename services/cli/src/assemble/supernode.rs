@@ -6,7 +6,7 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use flwr_api::{UserConfig, appio::Serve, fleet::FleetClient};
-use flwr_certs::{ClientTls, NodeKeyPair};
+use flwr_certs::{ClientCertificate, ClientTls, NodeKeyPair};
 use flwr_compat_grpc::{
     Holds, Limits,
     client::{Credentials, GrpcConnector, NodeSigner, RestConnector},
@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use super::{
     appio,
-    credentials::{load_client_tls, load_keys},
+    credentials::{load_client_certificate, load_client_tls, load_keys},
     quic,
     rest::{load_rest_tls, superlink_address},
     serve::Serving,
@@ -48,7 +48,8 @@ use crate::{
 struct Parts {
     superlink: Address,
     tls: Option<ClientTls>,
-    keys: NodeKeyPair,
+    keys: Arc<NodeKeyPair>,
+    certificate: Option<ClientCertificate>,
     node_config: UserConfig,
     appio: Vec<appio::Port>,
     own: Option<appio::OwnLauncher>,
@@ -91,6 +92,11 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         Some(scheme) => load_rest_tls(scheme, options.insecure, roots, &options.superlink)?,
     };
     let keys = load_keys(options)?;
+    let certificate = load_client_certificate(options, &keys, tls.is_some())?;
+    let tls = match (tls, &certificate) {
+        (Some(tls), Some(certificate)) => Some(tls.showing(certificate)),
+        (tls, _) => tls,
+    };
     if scheme.is_some() && !matches!(options.keys(), KeyFlags::Neither) {
         warn!(
             "Client authentication is not supported for this transport type: REST does without the keys."
@@ -123,7 +129,8 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     Ok(Parts {
         superlink,
         tls,
-        keys,
+        keys: Arc::new(keys),
+        certificate,
         node_config,
         appio,
         own,
@@ -272,6 +279,7 @@ fn supernode(
             &parts.superlink,
             tls,
             &parts.keys,
+            parts.certificate.as_ref(),
             &options.quic,
         )?),
         _ => None,

@@ -223,3 +223,28 @@ fn show_tells_what_files_hold() {
     assert!(ended.stderr.contains("holds no certificate"), "{ended:?}");
     assert_eq!(world.run("certs show").status, Some(2));
 }
+
+#[test]
+fn a_certificate_can_be_for_the_key_of_a_node() {
+    let world = World::new();
+    federation(&world);
+    world.good("keys node --out node");
+    let said = world.good("certs client 2 --dir pki --node-key node.pub");
+    assert!(
+        said.starts_with("wrote pki/clients/client2.crt\n\n"),
+        "{said}"
+    );
+    assert!(!world.path("pki/clients/client2.key").exists());
+    let shown = world.good("certs show pki/clients/client2.crt");
+    assert!(shown.contains("ECDSA P-384"), "{shown}");
+    let checked = world.good("certs verify --dir pki");
+    assert!(checked.contains("client2.crt: ok"), "{checked}");
+    let ended = world.run("certs client 3 --dir pki --node-key node");
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .contains("node is not the public key of a node"),
+        "{ended:?}"
+    );
+}

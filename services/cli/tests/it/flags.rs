@@ -334,3 +334,37 @@ fn no_place_for_fabs_is_said() {
     assert_eq!(ended.status, Some(1));
     assert!(ended.reason().contains("--storage-dir"), "{ended:?}");
 }
+
+#[test]
+fn a_ca_of_clients_is_a_file_and_is_for_nodes_over_tls() {
+    let world = World::new();
+    world.good("certs ca");
+    world.good("certs server");
+    let tls = "--ssl-ca-certfile certificates/ca.crt --ssl-certfile certificates/server.pem \
+               --ssl-keyfile certificates/server.key";
+    sentence(
+        &world,
+        &format!("{INSECURE} --ssl-client-ca-certfile certificates/ca.crt"),
+        &[
+            "--ssl-client-ca-certfile",
+            "--insecure",
+            "exclude each other",
+        ],
+    );
+    sentence(
+        &world,
+        &format!("{tls} --simulation --ssl-client-ca-certfile certificates/ca.crt"),
+        &["--ssl-client-ca-certfile", "--simulation"],
+    );
+    for (file, part) in [
+        ("none.crt", "none.crt does not exist"),
+        ("certificates/server.key", "holds no certificate"),
+    ] {
+        let flags = |ports: Ports| {
+            let ports = ports.flags();
+            format!("{ports} {tls} --isolation process --ssl-client-ca-certfile {file}")
+        };
+        let reason = check_refused(world.run_on_free_ports(flags, |_| false));
+        check_sentence(&reason, file, &["`--ssl-client-ca-certfile`", part]);
+    }
+}

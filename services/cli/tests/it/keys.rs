@@ -45,6 +45,23 @@ fn a_key_pair_is_written_and_listed() {
 }
 
 #[test]
+fn keys_for_our_own_programs_are_ed25519_if_asked() {
+    let world = World::new();
+    let said = world.good("keys node --type ed25519 --out node --list keys.csv");
+    assert!(
+        said.contains("stock Flower cannot use Ed25519 keys")
+            && said.contains("flwr-quic supernode --auth-supernode-private-key node"),
+        "{said}"
+    );
+    let line = fs::read_to_string(world.path("node.pub")).unwrap();
+    assert!(line.starts_with("ssh-ed25519 "), "{line}");
+    let pair = NodeKeyPair::load(&world.path("node")).unwrap();
+    let list = AllowList::load(&world.path("keys.csv")).unwrap();
+    assert!(list.contains(pair.public()));
+    assert_eq!(world.run("keys node --type rsa --out x").status, Some(2));
+}
+
+#[test]
 fn without_a_list_it_says_how_to_make_one() {
     let world = World::new();
     let said = world.good("keys node --out node");

@@ -4,6 +4,7 @@
 
 mod appio;
 mod certs;
+mod config;
 mod flags;
 mod keys;
 mod lifecycle;

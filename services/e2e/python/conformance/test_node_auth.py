@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from flwr.proto.node_pb2 import Node as NodeProto
 from grpc import StatusCode
@@ -30,6 +30,7 @@ from wire import (
 )
 from world import HOLD_OFF, World
 
+import harness
 from harness import SuperLink
 
 UNAUTHENTICATED = StatusCode.UNAUTHENTICATED
@@ -388,6 +389,16 @@ def refused(directory: Path, flags: list[str]) -> str:
 
 def test_030_list_with_ed25519(tmp_path: Path) -> None:
     text = openssh(new_key()) + "\n" + openssh(ed25519.Ed25519PrivateKey.generate()) + "\n"
+    flags = allow_list(tmp_path / "keys.csv", text)
+    if harness.REFERENCE:
+        assert "public keys in the CSV" in refused(tmp_path, flags)
+        return
+    with SuperLink(tmp_path, args=flags) as link:
+        assert "2 known public keys" in link.log
+
+
+def test_030_list_with_rsa(tmp_path: Path) -> None:
+    text = openssh(new_key()) + "\n" + openssh(rsa.generate_private_key(65537, 2048)) + "\n"
     said = refused(tmp_path, allow_list(tmp_path / "keys.csv", text))
     assert "--auth-list-public-keys" in said or "public keys in the CSV" in said
 

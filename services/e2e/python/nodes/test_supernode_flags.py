@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from harness import Certificates, Process, binary, environment, free_port, make_certificates
-from nodekey import PUBLIC_KEY, new_key, openssh, pem
+from nodekey import PUBLIC_KEY, SIGNATURE, TIMESTAMP, new_key, openssh, pem
 from scripted import ScriptedSuperLink
 from scripted_appio import ScriptedAppIo
 from site_under_test import Site
@@ -43,7 +43,9 @@ def refusal(directory: Path, *flags: object, status: int = 1) -> str:
 # -- keys ---------------------------------------------------------------------------------------
 
 
-def private_openssh(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> bytes:
+def private_openssh(
+    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey,
+) -> bytes:
     """A private key as `ssh-keygen` writes it, without a passphrase."""
     return key.private_bytes(
         serialization.Encoding.PEM,
@@ -80,19 +82,16 @@ def unusable_keys() -> dict[str, tuple[bytes, str]]:
     key = new_key()
     good, public = private_openssh(key), openssh(key)
     none = serialization.NoEncryption()
-    der = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, none)
     sec1 = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, none
     )
-    edwards = ed25519.Ed25519PrivateKey.generate()
     return {
         "empty": (b"", public),
         "garbage": (os.urandom(300), public),
         "cut short": (good[:-120], public),
-        "PKCS#8": (der, public),
         "SEC1": (sec1, public),
-        "ed25519": (private_openssh(edwards), openssh(edwards)),
-        "public is PEM": (good, pem(key).decode()),
+        "rsa": (private_openssh(rsa.generate_private_key(65537, 2048)), public),
+        "private is of another kind": (private_openssh(ed25519.Ed25519PrivateKey.generate()), public),
         "public is empty": (good, ""),
         "public of another": (good, openssh(new_key())),
     }
@@ -130,6 +129,29 @@ def test_163_good_keys_are_presented(
     closing.enter_context(Site(superlink.fleet, tmp_path, *flags)).joined(superlink)
     superlink.wait_calls("SendNodeHeartbeat")
     assert {dict(call.metadata)[PUBLIC_KEY] for call in superlink.calls} == {pem(key)}
+
+
+def test_keys_of_ours_are_presented(
+    superlink: ScriptedSuperLink, closing: ExitStack, tmp_path: Path
+) -> None:
+    """An Ed25519 pair as openssl writes it proves itself over gRPC by a signature of the same timestamp, and a
+    warning says that stock SuperLinks do not know such keys."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    flags = key_files(tmp_path, private, public.decode())
+    site = closing.enter_context(Site(superlink.fleet, tmp_path, *flags)).joined(superlink)
+    for call in superlink.calls:
+        shown = dict(call.metadata)
+        assert shown[PUBLIC_KEY] == public
+        key.public_key().verify(shown[SIGNATURE], shown[TIMESTAMP].encode())
+    assert "Ed25519" in site.log and "stock SuperLinks" in site.log
 
 
 # -- addresses and TLS --------------------------------------------------------------------------

@@ -6,5 +6,6 @@ mod battery;
 mod corpus;
 mod early;
 mod hostile;
+mod proof;
 mod relay;
 mod support;
