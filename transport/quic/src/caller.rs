@@ -11,6 +11,7 @@ use tracing::debug;
 use crate::calling;
 use crate::code::CLOSED;
 use crate::head::{Hello, Notice};
+use crate::links::Watched;
 use crate::stream::{Incoming, Limits, Outgoing};
 
 /// Makes calls over one connection. Tails of its replies outlive it.
@@ -19,6 +20,7 @@ pub struct Caller<P: Protocol> {
     connection: Connection,
     peer: Peer,
     shared: Arc<Shared>,
+    watched: Watched,
     _greeting: AbortOnDropHandle<()>,
     _endpoint: Endpoint,
     limits: Limits,
@@ -50,6 +52,7 @@ impl<P: Protocol> Caller<P> {
         let incoming = Incoming::new(incoming, limits.of_hello());
         let greeting = listen(outgoing, incoming, Arc::clone(&shared));
         Ok(Self {
+            watched: Watched::new(&connection),
             connection,
             peer,
             shared,
@@ -70,6 +73,7 @@ impl<P: Protocol> flwr_transport::Caller<P> for Caller<P> {
         if self.shared.closed_for.get().is_some() {
             return Err(Status::new(Code::Unavailable, "the connection is closed"));
         }
+        let _open = self.watched.call();
         calling::call(&self.connection, call, self.limits).await
     }
 

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flwr_transport::{Bearer, Drain, Handler, Identity, Peer, Protocol};
-use quinn::{Connection, Incoming, ServerConfig, VarInt};
+use metrics::counter;
+use quinn::{Connection, ConnectionError, Incoming, ServerConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -15,12 +16,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::answering::Answering;
+use crate::budget::Budget;
 use crate::code::{DRAINED, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
 use crate::head::{Hello, Notice};
+use crate::links::Watched;
+use crate::metrics::{ADDRESS_PROOFS, Refusal};
 use crate::options::{Options, Shown};
-use crate::stream::{self, Limits, Outgoing};
+use crate::stream::{self, Limits, Missing, Outgoing};
 use crate::tuning::{CALLS_AT_FIRST, MTU_JUMBO};
-use crate::{TRANSPORT, udp};
+use crate::windows::{self, Windows};
+use crate::{TRANSPORT, Tuning, udp};
 
 /// A connection that has begun.
 struct Greeted {
@@ -39,7 +44,10 @@ pub(crate) struct Serving<H> {
     under_way: Arc<AtomicUsize>,
     handshakes: Arc<AtomicUsize>,
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    budget: Arc<Budget>,
     options: Options,
+    /// The options' tuning as connections begin with it.
+    at_first: Tuning,
     config: ServerConfig,
     /// For links with large frames.
     jumbo: Arc<ServerConfig>,
@@ -58,8 +66,9 @@ impl<H> Serving<H> {
         options: Options,
         config: ServerConfig,
     ) -> Self {
+        let at_first = windows::least(&options.tuning);
         let mut jumbo = config.clone();
-        jumbo.transport_config(Arc::new(options.tuning.transport(MTU_JUMBO)));
+        jumbo.transport_config(Arc::new(at_first.transport(MTU_JUMBO)));
         Self {
             jumbo: Arc::new(jumbo),
             handler,
@@ -67,7 +76,9 @@ impl<H> Serving<H> {
             under_way: Arc::default(),
             handshakes: Arc::default(),
             addresses: Arc::default(),
+            budget: Arc::new(Budget::new(options.memory_max)),
             options,
+            at_first,
             config,
         }
     }
@@ -82,12 +93,14 @@ impl<H> Serving<H> {
         let address = incoming.remote_address();
         if connections >= self.options.connections_max {
             debug!(%address, "refused: there are too many connections");
+            Refusal::TooManyConnections.count();
             incoming.refuse();
             return None;
         }
         let is_busy =
             self.handshakes.load(Ordering::Relaxed) >= self.options.handshakes_unproved_max;
         if is_busy && !incoming.remote_address_validated() && incoming.may_retry() {
+            counter!(ADDRESS_PROOFS).increment(1);
             // It may retry.
             let _ = incoming.retry();
             return None;
@@ -95,6 +108,7 @@ impl<H> Serving<H> {
         let Some(seat) = Seat::take(&self.addresses, address.ip(), self.options.per_address_max)
         else {
             debug!(%address, "refused: there are too many connections from its address");
+            Refusal::TooManyOfAddress.count();
             incoming.refuse();
             return None;
         };
@@ -116,18 +130,24 @@ impl<H> Serving<H> {
         drop(counted);
         match greeted {
             Ok(Ok(greeted)) => self.calls::<P>(greeted).await,
-            Ok(Err(why)) => debug!(%address, "no connection: {why}"),
-            Err(_elapsed) => debug!(%address, "no connection: it took too long to begin"),
+            Ok(Err((refusal, why))) => {
+                refusal.count();
+                debug!(%address, "no connection: {why}");
+            }
+            Err(_elapsed) => {
+                Refusal::TooSlow.count();
+                debug!(%address, "no connection: it took too long to begin");
+            }
         }
     }
 
     /// The handshake, and the hellos on the first stream.
-    async fn greet<P: Protocol>(&self, incoming: Incoming) -> Result<Greeted, String> {
+    async fn greet<P: Protocol>(&self, incoming: Incoming) -> Result<Greeted, (Refusal, String)> {
         let tuning = &self.options.tuning;
         let limits = tuning.limits();
         let peer = incoming.remote_address();
         let mtu = udp::mtu(peer);
-        let connecting = match tuning.traced(peer, mtu) {
+        let connecting = match self.at_first.traced(peer, mtu) {
             Some(traced) => {
                 let mut config = self.config.clone();
                 config.transport_config(traced);
@@ -136,40 +156,39 @@ impl<H> Serving<H> {
             None if mtu == MTU_JUMBO => incoming.accept_with(Arc::clone(&self.jumbo)),
             None => incoming.accept(),
         };
-        let connecting = connecting.map_err(|error| error.to_string())?;
-        let connection = connecting.await.map_err(|error| error.to_string())?;
+        let failed = |error: ConnectionError| (Refusal::HandshakeFailed, error.to_string());
+        let left = |error: ConnectionError| (Refusal::Left, error.to_string());
+        let connection = connecting.map_err(failed)?.await.map_err(failed)?;
         let slow = CloseWith(&connection, TOO_SLOW);
-        let (outgoing, incoming) = connection
-            .accept_bi()
-            .await
-            .map_err(|error| error.to_string())?;
+        let (outgoing, incoming) = connection.accept_bi().await.map_err(left)?;
         let mut outgoing = Outgoing::new(outgoing, limits.of_hello());
         let mut incoming = stream::Incoming::new(incoming, limits.of_hello());
         let hello = match incoming.next::<Hello<'static>>().await {
             Ok(Some(hello)) => hello,
             Ok(None) => {
                 connection.close(MALFORMED, NO_HELLO);
-                return Err("there was no hello".into());
+                return Err((Refusal::MalformedHello, "there was no hello".into()));
             }
+            Err(Missing::Lost(error)) => return Err(left(error)),
             Err(error) => {
                 connection.close(MALFORMED, NO_HELLO);
-                return Err(error.to_string());
+                return Err((Refusal::MalformedHello, error.to_string()));
             }
         };
         if let Err(why) = hello.agree::<P>() {
             connection.close(REFUSED, why.as_bytes());
-            return Err(why);
+            return Err((Refusal::WrongProtocol, why));
         }
         let identity = match self.identity(&connection, hello.credential.as_ref()) {
             Ok(identity) => identity,
             Err(why) => {
                 connection.close(UNPROVED, why.as_bytes());
-                return Err(why);
+                return Err((Refusal::Unproved, why));
             }
         };
         let ours = Hello::of::<P>(tuning.head_bytes_max, None);
         let sent = outgoing.write_value(&ours).await;
-        sent.map_err(|error| error.to_string())?;
+        sent.map_err(|error| (Refusal::Left, error.to_string()))?;
         slow.keep_open();
         let peer = Peer {
             identity,
@@ -198,6 +217,9 @@ impl<H> Serving<H> {
             limits,
             mut notices,
         } = greeted;
+        let watched = Watched::new(&connection);
+        let usual = &self.options.tuning;
+        let windows = Windows::new(connection.clone(), Arc::clone(&self.budget), usual);
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();
         let answering = Arc::new(Answering {
@@ -207,6 +229,7 @@ impl<H> Serving<H> {
             gone,
             drain: self.drain.clone(),
             limits,
+            windows: Arc::new(windows),
         });
         let mut calls = JoinSet::new();
         let (mut is_draining, mut is_busy) = (false, false);
@@ -227,7 +250,7 @@ impl<H> Serving<H> {
                         continue;
                     }
                     let counted = Counted::new(&self.under_way);
-                    let guard = self.drain.guard();
+                    let guard = (self.drain.guard(), watched.call());
                     if !is_busy && calls.len() >= CALLS_AT_FIRST as usize / 2 {
                         is_busy = true;
                         let calls_max = self.options.tuning.calls_max;

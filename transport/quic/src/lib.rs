@@ -10,19 +10,24 @@
 mod acceptor;
 mod answering;
 mod body;
+mod budget;
 mod caller;
 mod calling;
 mod code;
 pub mod congestion;
 mod connection;
 mod connector;
+mod counted_socket;
 pub mod frame;
 mod head;
+mod links;
+pub mod metrics;
 mod options;
 mod qlog;
 mod stream;
 pub mod tuning;
 pub mod udp;
+mod windows;
 
 pub use acceptor::Acceptor;
 pub use caller::Caller;

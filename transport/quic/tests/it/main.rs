@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod battery;
+mod budget;
 mod corpus;
+mod counters;
 mod hostile;
+mod links;
 mod support;
