@@ -25,6 +25,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     address::Address,
     args::{
+        metrics::METRICS_VARIABLE,
         superexec::{PluginType, WarmApps},
         superlink::LogFormat,
     },
@@ -113,6 +114,8 @@ impl SuperExec {
         Command::new(&self.program)
             .args(&self.args)
             .env(JOIN_SECRET_VARIABLE, self.join_secret.expose())
+            // The port is taken.
+            .env_remove(METRICS_VARIABLE)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()

@@ -41,6 +41,7 @@ use crate::{
     home,
     launch::{Launches, SuperExec},
     listen::{Binder, Listener},
+    metrics::Exporter,
     signals::Signals,
 };
 
@@ -53,6 +54,7 @@ struct Parts {
     appio: Vec<appio::Port>,
     own: Option<appio::OwnLauncher>,
     health: Option<Listener>,
+    metrics: Option<Exporter>,
     objects: ObjectFiles,
     journal: Journal,
     fabs: DiskFabs,
@@ -119,6 +121,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     if let Some(health) = &health {
         info!("Starting gRPC health server on {}", health.address);
     }
+    let metrics = Exporter::bind(options.metrics.address(), &mut binder).await?;
     let (objects, journal, fabs) = open_stores(options, port).await?;
     Ok(Parts {
         superlink,
@@ -128,6 +131,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         appio,
         own,
         health,
+        metrics,
         objects,
         journal,
         fabs,
@@ -202,6 +206,9 @@ async fn run_until_signal(
     if let Some(health) = parts.health.take() {
         serving.health(health)?;
     }
+    if let Some(metrics) = parts.metrics.take() {
+        serving.metrics(metrics);
+    }
     let ports = std::mem::take(&mut parts.appio);
     let exit = CancellationToken::new();
     let node = supernode(options, parts, exit.clone())?;
@@ -272,7 +279,7 @@ fn supernode(
             &parts.superlink,
             tls,
             &parts.keys,
-            &options.quic,
+            &options.quic.link,
         )?),
         _ => None,
     };

@@ -7,5 +7,6 @@ mod certs;
 mod flags;
 mod keys;
 mod lifecycle;
+mod metrics;
 mod superexec;
 mod support;
