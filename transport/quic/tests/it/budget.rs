@@ -17,6 +17,7 @@ use futures_util::stream;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::relay::Relay;
 use crate::support::{Site, listen};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -39,6 +40,16 @@ impl Handler<Toy> for Hoarder {
     }
 }
 
+/// A service that the test looks at.
+#[derive(Debug)]
+struct Shared(Arc<Service>);
+
+impl Handler<Toy> for Shared {
+    async fn handle(&self, context: Context, call: Call<Toy>) -> Result<Reply<Toy>, Status> {
+        self.0.handle(context, call).await
+    }
+}
+
 async fn serve(handler: impl Handler<Toy>, memory_max: u64) -> (Target, AbortOnDropHandle<()>) {
     let options = Options {
         memory_max,
@@ -57,6 +68,11 @@ async fn connect(target: &Target, tuning: &Tuning) -> Arc<Caller<Toy>> {
     let tls = Site::get().anonymous();
     let connector = Connector::new(target.clone(), &tls, tuning).unwrap();
     Arc::new(connector.connect().await.unwrap())
+}
+
+async fn still_answers(caller: &Caller<Toy>) {
+    let reply = caller.call(ask(Ask::Echo("hello".into()))).await.unwrap();
+    assert_eq!(reply.response, Answer::Echo("hello".into()));
 }
 
 fn ask(request: Ask) -> Call<Toy> {
@@ -96,19 +112,15 @@ async fn unread_bodies_of_many_stay_within_the_budget() {
         }
     }
     let good = connect(&target, &Tuning::connecting()).await;
-    let still_answers = async || {
-        let reply = good.call(ask(Ask::Echo("hello".into()))).await.unwrap();
-        assert_eq!(reply.response, Answer::Echo("hello".into()));
-    };
     let filled = timeout(SOON, async {
         while sent.load(Ordering::Relaxed) < BUDGET {
-            still_answers().await;
+            still_answers(&good).await;
         }
     });
     filled.await.unwrap();
     // Time for those who have room to send more.
     for _ in 0..200 {
-        still_answers().await;
+        still_answers(&good).await;
     }
     // What each connection has to itself, what its sender keeps, and the pieces in their hands.
     let beside = (64 << 10) + sender.send_window + BODIES * PIECE_BYTES as u64;
@@ -116,6 +128,40 @@ async fn unread_bodies_of_many_stay_within_the_budget() {
     assert!(held <= BUDGET + CONNECTIONS * beside, "{held}");
     let answered = under_way.iter().filter(|call| call.is_finished()).count();
     assert_eq!(answered, 0);
+}
+
+#[tokio::test]
+async fn bodies_for_many_that_acknowledge_nothing_stay_within_the_budget() {
+    const BUDGET: u64 = 8 << 20;
+    let service = Arc::new(Service::default());
+    let handed_over = service.downloads.sent.clone();
+    let (target, _serving) = serve(Shared(service), BUDGET).await;
+    let mut acknowledged = 0;
+    let mut kept = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let relay = Relay::to(&target).await;
+        let caller = connect(&relay.target, &Tuning::connecting()).await;
+        let reply = caller
+            .call(ask(Ask::Source(Plan::endless())))
+            .await
+            .unwrap();
+        acknowledged += relay.cut().await;
+        kept.push((caller, reply));
+    }
+    let held = || handed_over.value().saturating_sub(acknowledged);
+    let good = connect(&target, &Tuning::connecting()).await;
+    let filled = timeout(SOON, async {
+        while held() < BUDGET / 2 {
+            still_answers(&good).await;
+        }
+    });
+    filled.await.unwrap();
+    for _ in 0..200 {
+        still_answers(&good).await;
+    }
+    // What each connection has to itself, and the pieces in its hands.
+    let beside = (64 << 10) + 2 * (256 << 10);
+    assert!(held() <= BUDGET + CONNECTIONS * beside, "{}", held());
 }
 
 #[tokio::test]

@@ -8,4 +8,5 @@ mod corpus;
 mod counters;
 mod hostile;
 mod links;
+mod relay;
 mod support;
