@@ -29,6 +29,7 @@ mod keys;
 mod launch;
 mod listen;
 mod log_line;
+mod metrics;
 mod output;
 mod signals;
 mod telemetry;

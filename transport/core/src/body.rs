@@ -134,6 +134,26 @@ impl Body {
         }
     }
 
+    /// The same body, of whose pieces `see` is told the length as they pass: at once for one that is
+    /// wholly here.
+    #[must_use]
+    pub fn inspect(self, mut see: impl FnMut(usize) + Send + 'static) -> Self {
+        let inner = match self.inner {
+            Inner::Whole(whole) => {
+                see(whole.as_ref().map_or(0, Bytes::len));
+                Inner::Whole(whole)
+            }
+            Inner::Stream(chunks) => {
+                let seen = chunks.inspect(move |chunk| see(chunk.as_ref().map_or(0, Bytes::len)));
+                Inner::Stream(seen.boxed())
+            }
+        };
+        Self {
+            len: self.len,
+            inner,
+        }
+    }
+
     /// The whole body in one piece, without a copy where it came in one.
     ///
     /// Dropping the future loses what was read.

@@ -53,6 +53,25 @@ impl Code {
         Self::Unauthenticated,
     ];
 
+    /// Its name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::InvalidArgument => "invalid_argument",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::NotFound => "not_found",
+            Self::PermissionDenied => "permission_denied",
+            Self::ResourceExhausted => "resource_exhausted",
+            Self::FailedPrecondition => "failed_precondition",
+            Self::Unimplemented => "unimplemented",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+            Self::Draining => "draining",
+            Self::Unauthenticated => "unauthenticated",
+        }
+    }
+
     /// Whether repeating the same call later can succeed.
     #[must_use]
     pub fn is_retryable(self) -> bool {

@@ -19,7 +19,7 @@ use crate::code::CLOSED;
 use crate::connection::Serving;
 use crate::options::Options;
 use crate::tuning::{MTU_ETHERNET, MTU_JUMBO};
-use crate::{ALPN, sessions, udp};
+use crate::{ALPN, sessions, udp, windows};
 
 /// Serves one address.
 pub struct Acceptor<P: Protocol> {
@@ -46,7 +46,9 @@ impl<P: Protocol> Acceptor<P> {
         sessions::kept_by(&mut tls);
         let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::new(options.tuning.transport(MTU_ETHERNET)));
+        config.transport_config(Arc::new(
+            windows::least(&options.tuning).transport(MTU_ETHERNET),
+        ));
         let addr = socket.local_addr()?;
         let ids = endpoint_config(options.restart_secret.as_ref(), addr);
         let (endpoint, socket) = udp::endpoint(ids, Some(config.clone()), socket)?;

@@ -15,9 +15,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::body;
+use crate::frame::FrameError;
 use crate::head::{Answered, Asked, Follows, Told};
+use crate::metrics::Unread;
 use crate::options::Admit;
-use crate::stream::{Incoming, Limits, Outgoing};
+use crate::stream::{Incoming, Limits, Missing, Outgoing};
+use crate::windows::Windows;
 
 /// What every call of one connection is answered with.
 pub(crate) struct Answering<H> {
@@ -30,6 +33,7 @@ pub(crate) struct Answering<H> {
     pub(crate) established: CancellationToken,
     pub(crate) drain: Drain,
     pub(crate) limits: Limits,
+    pub(crate) windows: Arc<Windows>,
 }
 
 impl<H> Answering<H> {
@@ -41,7 +45,7 @@ impl<H> Answering<H> {
     ) where
         H: Handler<P>,
     {
-        let mut outgoing = Outgoing::new(outgoing, self.limits);
+        let mut outgoing = Outgoing::new(outgoing, self.limits).within(&self.windows);
         let mut over = pin!(outgoing.over());
         let responded = tokio::select! {
             biased;
@@ -115,16 +119,23 @@ impl<H> Answering<H> {
         H: Handler<P>,
     {
         let is_early = incoming.is_0rtt();
-        let mut incoming = Incoming::new(incoming, self.limits);
+        let mut incoming = Incoming::new(incoming, self.limits).within(&self.windows);
         let head = timeout(HEAD_TIME_MAX, incoming.next::<Asked<P::Request>>());
         let head = head.await.map_err(|_elapsed| {
+            Unread::TooSlow.count();
             Status::new(Code::DeadlineExceeded, "the head of the call took too long")
         })?;
         let malformed = |why: String| Status::new(Code::InvalidArgument, why);
         let asked = match head {
             Ok(Some(asked)) => asked,
-            Ok(None) => return Err(malformed("the call is empty".into())),
-            Err(missing) => return Err(malformed(format!("the call cannot be read: {missing}"))),
+            Ok(None) => {
+                Unread::Malformed.count();
+                return Err(malformed("the call is empty".into()));
+            }
+            Err(missing) => {
+                count_unread(&missing);
+                return Err(malformed(format!("the call cannot be read: {missing}")));
+            }
         };
         if is_early && !asked.request.idempotent() {
             // Not before it is certain that the caller is here now (RFC 8470, section 3).
@@ -134,7 +145,10 @@ impl<H> Answering<H> {
         let body = match asked.body {
             Follows::Nothing => None,
             Follows::Body(bytes) => Some(body::receive(incoming, bytes)),
-            Follows::Events => return Err(malformed("a call has no events".into())),
+            Follows::Events => {
+                Unread::Malformed.count();
+                return Err(malformed("a call has no events".into()));
+            }
         };
         let patience = Duration::from_millis(asked.patience_ms).min(PATIENCE_MAX);
         let context = Context {
@@ -179,6 +193,15 @@ impl<H> Answering<H> {
                 return Ok(());
             }
         }
+    }
+}
+
+/// A caller that has given up, or is gone, has done nothing wrong.
+fn count_unread(missing: &Missing) {
+    match missing {
+        Missing::Frame(FrameError::TooLong { .. }) => Unread::Oversized.count(),
+        Missing::Frame(_) | Missing::Cut => Unread::Malformed.count(),
+        Missing::Reset(_) | Missing::Lost(_) => {}
     }
 }
 

@@ -8,7 +8,9 @@ use futures_util::stream;
 use quinn::RecvStream;
 use tokio::time::timeout;
 
+use crate::metrics::Direction;
 use crate::stream::{Incoming, Outgoing};
+use crate::windows::Receiving;
 
 /// A body did not go out whole: its source failed, or the peer wants no more of it.
 #[derive(Debug)]
@@ -17,7 +19,7 @@ pub(crate) struct Unsent;
 /// Sends a body. The stream is not ended.
 pub(crate) async fn send(body: Body, outgoing: &mut Outgoing) -> Result<(), Unsent> {
     if body.len().is_none_or(|bytes| bytes > SMALL_BYTES_MAX) {
-        outgoing.yield_to_others();
+        outgoing.carry_many();
     }
     let mut body = body.checked();
     while let Some(piece) = body.next().await {
@@ -30,6 +32,7 @@ pub(crate) async fn send(body: Body, outgoing: &mut Outgoing) -> Result<(), Unse
 /// The rest of a stream as a body, held to its announcement.
 pub(crate) fn receive(incoming: Incoming, announced: Option<u64>) -> Body {
     let reading = Reading {
+        room_for: incoming.receiving(announced),
         stream: incoming.stream,
         still_max: incoming.still_max,
         first: incoming.decoder.into_rest(),
@@ -46,6 +49,8 @@ pub(crate) fn receive(incoming: Incoming, announced: Option<u64>) -> Body {
 }
 
 struct Reading {
+    /// In the windows of the connection.
+    room_for: Option<Receiving>,
     stream: RecvStream,
     still_max: Duration,
     /// What came together with the head.
@@ -69,10 +74,17 @@ impl Reading {
             self.room = BytesMut::zeroed(wanted);
         }
         let read = timeout(self.still_max, self.stream.read(&mut self.room)).await;
-        let Ok(Ok(read)) = read else {
+        let Ok(read) = read else {
+            Direction::Received.count_stalled();
+            return Err(BodyError::Interrupted);
+        };
+        let Ok(read) = read else {
             return Err(BodyError::Interrupted);
         };
         Ok(read.map(|bytes| {
+            if let Some(room) = &mut self.room_for {
+                room.read(bytes as u64);
+            }
             self.left = self.left.saturating_sub(bytes as u64);
             self.room.split_to(bytes).freeze()
         }))

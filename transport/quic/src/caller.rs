@@ -14,6 +14,7 @@ use crate::code::{self, CLOSED};
 use crate::connector::Explain;
 use crate::early::Early;
 use crate::head::{Hello, Notice};
+use crate::links::Watched;
 use crate::stream::{Incoming, Limits, Outgoing};
 
 /// Makes calls over one connection. Tails of its replies outlive it.
@@ -21,6 +22,7 @@ pub struct Caller<P: Protocol> {
     connection: Connection,
     peer: Peer,
     shared: Arc<Shared>,
+    watched: Watched,
     _greeting: AbortOnDropHandle<()>,
     _endpoint: Endpoint,
     limits: Limits,
@@ -74,6 +76,7 @@ impl<P: Protocol> Caller<P> {
             }
         };
         Ok(Self {
+            watched: Watched::new(&connection),
             connection,
             peer,
             shared,
@@ -106,6 +109,7 @@ impl<P: Protocol> flwr_transport::Caller<P> for Caller<P> {
         if self.shared.closed_for.get().is_some() {
             return Err(Status::new(Code::Unavailable, "the connection is closed"));
         }
+        let _open = self.watched.call();
         let make = |call| calling::call(&self.connection, call, self.limits);
         let answer = self.early.call(call, make).await;
         answer.map_err(|status| self.refused().unwrap_or(status))

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flwr_transport::{Drain, Handler, Presence, Protocol};
+use metrics::counter;
 use quinn::{Connection, Incoming, ServerConfig, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -15,12 +16,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::answering::Answering;
+use crate::budget::Budget;
 use crate::code::{DRAINED, TOO_SLOW};
 use crate::greeting::{Greeted, SLOW, greet};
 use crate::head::Notice;
+use crate::links::Watched;
+use crate::metrics::{ADDRESS_PROOFS, Refusal};
 use crate::options::Options;
 use crate::tuning::{CALLS_AT_FIRST, MTU_JUMBO};
-use crate::udp;
+use crate::windows::{self, Windows};
+use crate::{Tuning, udp};
 
 /// What all connections of one acceptor have in common.
 pub(crate) struct Serving<H> {
@@ -30,7 +35,10 @@ pub(crate) struct Serving<H> {
     under_way: Arc<AtomicUsize>,
     handshakes: Arc<AtomicUsize>,
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    budget: Arc<Budget>,
     options: Options,
+    /// The options' tuning as connections begin with it.
+    at_first: Tuning,
     config: Arc<ServerConfig>,
     /// For links with large frames.
     jumbo: Arc<ServerConfig>,
@@ -49,8 +57,9 @@ impl<H> Serving<H> {
         options: Options,
         config: ServerConfig,
     ) -> Self {
+        let at_first = windows::least(&options.tuning);
         let mut jumbo = config.clone();
-        jumbo.transport_config(Arc::new(options.tuning.transport(MTU_JUMBO)));
+        jumbo.transport_config(Arc::new(at_first.transport(MTU_JUMBO)));
         Self {
             jumbo: Arc::new(jumbo),
             handler,
@@ -58,7 +67,9 @@ impl<H> Serving<H> {
             under_way: Arc::default(),
             handshakes: Arc::default(),
             addresses: Arc::default(),
+            budget: Arc::new(Budget::new(options.memory_max)),
             options,
+            at_first,
             config: Arc::new(config),
         }
     }
@@ -73,12 +84,14 @@ impl<H> Serving<H> {
         let address = incoming.remote_address();
         if connections >= self.options.connections_max {
             debug!(%address, "refused: there are too many connections");
+            Refusal::TooManyConnections.count();
             incoming.refuse();
             return None;
         }
         let is_busy =
             self.handshakes.load(Ordering::Relaxed) >= self.options.handshakes_unproved_max;
         if is_busy && !incoming.remote_address_validated() && incoming.may_retry() {
+            counter!(ADDRESS_PROOFS).increment(1);
             // It may retry.
             let _ = incoming.retry();
             return None;
@@ -86,6 +99,7 @@ impl<H> Serving<H> {
         let Some(seat) = Seat::take(&self.addresses, address.ip(), self.options.per_address_max)
         else {
             debug!(%address, "refused: there are too many connections from its address");
+            Refusal::TooManyOfAddress.count();
             incoming.refuse();
             return None;
         };
@@ -107,15 +121,21 @@ impl<H> Serving<H> {
         let greeting = greet::<P>(&self.options, incoming, self.config(address));
         match timeout_at(by, greeting).await {
             Ok(Ok(greeted)) => self.calls::<P>(greeted, by, counted).await,
-            Ok(Err(why)) => debug!(%address, "no connection: {why}"),
-            Err(_elapsed) => debug!(%address, "no connection: it took too long to begin"),
+            Ok(Err((refusal, why))) => {
+                refusal.count();
+                debug!(%address, "no connection: {why}");
+            }
+            Err(_elapsed) => {
+                Refusal::TooSlow.count();
+                debug!(%address, "no connection: it took too long to begin");
+            }
         }
     }
 
     /// What a connection with `peer` is run with.
     fn config(&self, peer: SocketAddr) -> Arc<ServerConfig> {
         let mtu = udp::mtu(peer);
-        match self.options.tuning.traced(peer, mtu) {
+        match self.at_first.traced(peer, mtu) {
             Some(traced) => {
                 let mut config = ServerConfig::clone(&self.config);
                 config.transport_config(traced);
@@ -142,6 +162,9 @@ impl<H> Serving<H> {
         let mut handshake = pin!(timeout_at(by, handshake));
         let mut handshaking = Some(counted);
         let established = CancellationToken::new();
+        let watched = Watched::new(&connection);
+        let usual = &self.options.tuning;
+        let windows = Windows::new(connection.clone(), Arc::clone(&self.budget), usual);
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();
         let answering = Arc::new(Answering {
@@ -153,6 +176,7 @@ impl<H> Serving<H> {
             established: established.clone(),
             drain: self.drain.clone(),
             limits,
+            windows: Arc::new(windows),
         });
         let mut calls = JoinSet::new();
         let (mut is_draining, mut is_busy) = (false, false);
@@ -167,6 +191,7 @@ impl<H> Serving<H> {
                 ended = &mut handshake, if handshaking.is_some() => {
                     handshaking = None;
                     if ended.is_err() {
+                        Refusal::TooSlow.count();
                         connection.close(TOO_SLOW, SLOW);
                         return;
                     }
@@ -181,7 +206,7 @@ impl<H> Serving<H> {
                         continue;
                     }
                     let counted = Counted::new(&self.under_way);
-                    let guard = self.drain.guard();
+                    let guard = (self.drain.guard(), watched.call());
                     if !is_busy && calls.len() >= CALLS_AT_FIRST as usize / 2 {
                         is_busy = true;
                         let calls_max = self.options.tuning.calls_max;

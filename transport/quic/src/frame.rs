@@ -97,6 +97,13 @@ impl Decoder {
         Ok(Some(value))
     }
 
+    /// The length of a value that is not all here, once that is known.
+    #[must_use]
+    pub fn announced(&self) -> Option<u64> {
+        let length = self.held.first_chunk::<LENGTH_BYTES>()?;
+        Some(u32::from_le_bytes(*length).into())
+    }
+
     /// Whether nothing of another value is here.
     #[must_use]
     pub fn is_empty(&self) -> bool {

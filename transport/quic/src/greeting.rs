@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use flwr_transport::{Identity, Peer, Protocol};
-use quinn::{Connection, Incoming, ServerConfig, VarInt, ZeroRttAccepted};
+use quinn::{Connection, ConnectionError, Incoming, ServerConfig, VarInt, ZeroRttAccepted};
 use rustls::pki_types::CertificateDer;
 use tracing::info;
 
 use crate::code::{self, MALFORMED, REFUSED, TOO_SLOW, UNPROVED};
 use crate::head::Hello;
+use crate::metrics::Refusal;
 use crate::options::{Options, Shown};
-use crate::stream::{self, Limits, Outgoing};
+use crate::stream::{self, Limits, Missing, Outgoing};
 use crate::{Proof, TRANSPORT, proof};
 
 /// A connection that has begun.
@@ -27,27 +28,33 @@ pub(crate) struct Greeted {
 /// Sees the beginning through.
 ///
 /// # Errors
-/// A sentence, when nothing comes of it; the peer has been told why.
+/// When nothing comes of it; the peer has been told why.
 pub(crate) async fn greet<P: Protocol>(
     options: &Options,
     incoming: Incoming,
     config: Arc<ServerConfig>,
-) -> Result<Greeted, String> {
+) -> Result<Greeted, (Refusal, String)> {
     let limits = options.tuning.limits();
     let address = incoming.remote_address();
     let connecting = incoming
         .accept_with(config)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| (Refusal::HandshakeFailed, error.to_string()))?;
     // An accepting end always may.
     let Ok((connection, handshake)) = connecting.into_0rtt() else {
-        return Err("the connection is not an incoming one".into());
+        let why = "the connection is not an incoming one".into();
+        return Err((Refusal::HandshakeFailed, why));
     };
+    let left = |error: ConnectionError| (Refusal::Left, error.to_string());
     let slow = CloseWith(&connection, TOO_SLOW);
     let (outgoing, incoming) = connection.accept_bi().await.map_err(|error| {
         if code::alert(&error).is_some() {
             info!(peer = %address, %error, "TLS handshake failed");
         }
-        error.to_string()
+        // Before the handshake is complete, TLS has nothing to export.
+        match proof::exported(&connection) {
+            Some(_) => left(error),
+            None => (Refusal::HandshakeFailed, error.to_string()),
+        }
     })?;
     let mut outgoing = Outgoing::new(outgoing, limits.of_hello());
     let mut incoming = stream::Incoming::new(incoming, limits.of_hello());
@@ -55,27 +62,28 @@ pub(crate) async fn greet<P: Protocol>(
         Ok(Some(hello)) => hello,
         Ok(None) => {
             connection.close(MALFORMED, NO_HELLO);
-            return Err("there was no hello".into());
+            return Err((Refusal::MalformedHello, "there was no hello".into()));
         }
+        Err(Missing::Lost(error)) => return Err(left(error)),
         Err(error) => {
             connection.close(MALFORMED, NO_HELLO);
-            return Err(error.to_string());
+            return Err((Refusal::MalformedHello, error.to_string()));
         }
     };
     if let Err(why) = hello.agree::<P>() {
         connection.close(REFUSED, why.as_bytes());
-        return Err(why);
+        return Err((Refusal::WrongProtocol, why));
     }
     let identity = match identity(options, &connection, &hello) {
         Ok(identity) => identity,
         Err(why) => {
             connection.close(UNPROVED, why.as_bytes());
-            return Err(why);
+            return Err((Refusal::Unproved, why));
         }
     };
     let ours = Hello::of::<P>(options.tuning.head_bytes_max, None);
     let sent = outgoing.write_value(&ours).await;
-    sent.map_err(|error| error.to_string())?;
+    sent.map_err(|error| (Refusal::Left, error.to_string()))?;
     slow.keep_open();
     Ok(Greeted {
         connection,

@@ -10,16 +10,20 @@
 mod acceptor;
 mod answering;
 mod body;
+mod budget;
 mod caller;
 mod calling;
 mod code;
 pub mod congestion;
 mod connection;
 mod connector;
+mod counted_socket;
 mod early;
 pub mod frame;
 mod greeting;
 mod head;
+mod links;
+pub mod metrics;
 mod options;
 mod proof;
 mod qlog;
@@ -27,6 +31,7 @@ mod sessions;
 mod stream;
 pub mod tuning;
 pub mod udp;
+mod windows;
 
 pub use acceptor::Acceptor;
 pub use caller::Caller;

@@ -46,6 +46,10 @@ pub struct Options {
     /// with their next packet that their connections are gone (RFC 9000, section 10.3), instead of
     /// waiting for an answer in vain.
     pub restart_secret: Option<[u8; 32]>,
+    /// What all connections together may hold of what was received and not read, and sent and not acknowledged, in
+    /// bytes; beside it each may hold 64 KiB either way. The windows of [`tuning`](Self::tuning) are what one gets of it
+    /// at most.
+    pub memory_max: u64,
     /// How connections are run.
     pub tuning: Tuning,
 }
@@ -60,6 +64,7 @@ impl Default for Options {
             per_address_max: 4 << 10,
             handshakes_unproved_max: 128,
             restart_secret: None,
+            memory_max: 1 << 30,
             tuning: Tuning::accepting(),
         }
     }
@@ -75,6 +80,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("grace", &self.grace)
             .field("connections_max", &self.connections_max)
+            .field("memory_max", &self.memory_max)
             .field("tuning", &self.tuning)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,7 @@
 //! The two halves of a stream, which end whole or visibly broken.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use tokio::time::timeout;
 use crate::code::{BROKEN, refusal};
 use crate::frame::{Decoder, FrameError, encode};
 use crate::head::HELLO_BYTES_MAX;
+use crate::metrics::Direction;
+use crate::windows::{Receiving, Sending, Windows};
 
 /// What a peer may ask of this end's patience and memory.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +47,8 @@ pub(crate) struct Outgoing {
     /// How the stream is reset when it is dropped.
     broken: Option<VarInt>,
     limits: Limits,
+    windows: Option<Arc<Windows>>,
+    sending: Option<Sending>,
 }
 
 /// The half that this end reads. Dropping it stops the writer.
@@ -52,6 +57,8 @@ pub(crate) struct Incoming {
     pub(crate) stream: RecvStream,
     pub(crate) decoder: Decoder,
     pub(crate) still_max: Duration,
+    windows: Option<Arc<Windows>>,
+    receiving: Option<Receiving>,
 }
 
 /// Why the next value does not come.
@@ -73,17 +80,41 @@ impl Outgoing {
             stream,
             broken: Some(BROKEN),
             limits,
+            windows: None,
+            sending: None,
         }
+    }
+
+    /// The same half, whose long heads and bodies need room in these windows.
+    pub(crate) fn within(mut self, windows: &Arc<Windows>) -> Self {
+        self.windows = Some(Arc::clone(windows));
+        self
     }
 
     /// Writes; a peer that makes no room for so long counts as gone.
     pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<(), WriteError> {
+        if bytes.len() >= LONG_BYTES {
+            self.make_room();
+        }
         while !bytes.is_empty() {
             let some = bytes.split_to(bytes.len().min(WRITE_BYTES));
             let written = timeout(self.limits.still_max, self.stream.write_chunk(some)).await;
-            written.unwrap_or(Err(WriteError::ClosedStream))?;
+            let Ok(written) = written else {
+                Direction::Sent.count_stalled();
+                return Err(WriteError::ClosedStream);
+            };
+            written?;
+            if let Some(sending) = &self.sending {
+                sending.written();
+            }
         }
         Ok(())
+    }
+
+    fn make_room(&mut self) {
+        if self.sending.is_none() {
+            self.sending = self.windows.as_ref().map(Windows::sending);
+        }
     }
 
     /// A value as it is written.
@@ -102,8 +133,9 @@ impl Outgoing {
         }
     }
 
-    /// Lets small calls pass this stream, which carries many bytes.
-    pub(crate) fn yield_to_others(&self) {
+    /// Makes room for many bytes, and lets small calls pass this stream.
+    pub(crate) fn carry_many(&mut self) {
+        self.make_room();
         // A stream that is stopped already needs none.
         let _ = self.stream.set_priority(-1);
     }
@@ -138,17 +170,45 @@ impl Incoming {
             stream,
             decoder: Decoder::new(limits.read_bytes_max),
             still_max: limits.still_max,
+            windows: None,
+            receiving: None,
         }
+    }
+
+    /// The same half, whose long heads and bodies need room in these windows.
+    pub(crate) fn within(mut self, windows: &Arc<Windows>) -> Self {
+        self.windows = Some(Arc::clone(windows));
+        self
+    }
+
+    /// Room for a body of so many bytes.
+    pub(crate) fn receiving(&self, announced: Option<u64>) -> Option<Receiving> {
+        let windows = self.windows.as_ref();
+        windows.map(|windows| windows.receiving(announced))
     }
 
     /// The next value, or nothing at the end. Cancel safe.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Missing> {
         loop {
             if let Some(value) = self.decoder.decode()? {
+                self.receiving = None;
                 return Ok(Some(value));
             }
+            let long = self.decoder.announced();
+            let long = long.filter(|bytes| *bytes >= LONG_BYTES as u64);
+            if long.is_some() && self.receiving.is_none() {
+                self.receiving = self.receiving(long);
+            }
             match self.stream.read_chunk(CHUNK_BYTES_MAX, true).await {
-                Ok(Some(chunk)) => self.decoder.push(&chunk.bytes),
+                Ok(Some(chunk)) => {
+                    let bytes = chunk.bytes.len() as u64;
+                    match (&mut self.receiving, &self.windows) {
+                        (Some(receiving), _) => receiving.read(bytes),
+                        (None, Some(windows)) => windows.read(bytes),
+                        (None, None) => {}
+                    }
+                    self.decoder.push(&chunk.bytes);
+                }
                 Ok(None) if self.decoder.is_empty() => return Ok(None),
                 Ok(None) => return Err(Missing::Cut),
                 Err(ReadError::Reset(code)) => return Err(Missing::Reset(code)),
@@ -192,5 +252,7 @@ pub(crate) fn lost(error: &ConnectionError) -> Status {
 
 /// Bytes that a peer has to make room for in [`Limits::still_max`].
 const WRITE_BYTES: usize = 256 << 10;
+/// Heads from here on are long, as bodies are.
+const LONG_BYTES: usize = 32 << 10;
 /// Bytes that are copied behind a value at most, beside the value.
 const CHUNK_BYTES_MAX: usize = 16 << 10;

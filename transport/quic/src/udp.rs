@@ -4,11 +4,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use quinn::{Endpoint, EndpointConfig, Runtime as _, ServerConfig, TokioRuntime};
+use quinn::{Endpoint, EndpointConfig, Runtime as _, ServerConfig, Side, TokioRuntime};
 use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tracing::{info, warn};
 
+use crate::counted_socket::CountedSocket;
 use crate::tuning::{Congestion, MTU_ETHERNET, MTU_JUMBO};
 
 /// Binds a socket and asks for buffers of [`BUFFER_BYTES`].
@@ -82,6 +83,8 @@ pub(crate) fn endpoint(
         send_buffer_bytes,
         segments: socket.max_transmit_segments(),
     };
+    let side = server.as_ref().map_or(Side::Client, |_| Side::Server);
+    let socket = Arc::new(CountedSocket::new(socket, side));
     let endpoint = Endpoint::new_with_abstract_socket(config, server, socket, runtime)?;
     Ok((endpoint, facts))
 }

@@ -18,6 +18,7 @@ pub(crate) mod appio;
 pub(crate) mod certs;
 pub(crate) mod config;
 pub(crate) mod keys;
+pub(crate) mod metrics;
 pub(crate) mod quic;
 pub(crate) mod superexec;
 pub(crate) mod superlink;
@@ -198,6 +199,24 @@ fn given(flag: Option<&OsStr>) -> Option<&OsStr> {
     flag.filter(|value| !value.is_empty())
 }
 
+/// `64G` and the like, in powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return Err("must be a number, maybe followed by K, M, G or T".into()),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "must be a number, maybe followed by K, M, G or T".into())
+}
+
 /// A heading for flags that stock programs do not have.
 const OURS: &str = "Options that stock Flower does not have";
 
@@ -329,6 +348,24 @@ mod tests {
         ] {
             let text = refusal(flags);
             assert!(text.contains(problem), "{flags}: {text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("100", 100),
+            ("4k", 4096),
+            ("1.5G", 0),
+            ("64G", 64 << 30),
+            ("2TiB", 2 << 40),
+        ] {
+            let expected = (bytes > 0 || text == "0").then_some(bytes);
+            assert_eq!(size(text).ok(), expected, "{text}");
+        }
+        for bad in ["", "G", "-1", "1X", "99999999T"] {
+            assert!(size(bad).is_err(), "{bad}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use flwr_transport_quic::tuning;
 
-use super::OURS;
+use super::{OURS, size};
 
 /// How QUIC sends, as given.
 #[derive(Args, Clone, Debug)]
@@ -19,6 +19,19 @@ pub(crate) struct QuicOptions {
     /// Write a trace of every QUIC connection to this folder, in the format qlog; it grows quickly and slows QUIC down
     #[arg(long, value_name = "DIR", help_heading = OURS, env = "FLWR_QUIC_QLOG_DIR")]
     qlog_dir: Option<PathBuf>,
+}
+
+/// How QUIC sends and is served, as given.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct QuicServerOptions {
+    #[command(flatten)]
+    pub(crate) link: QuicOptions,
+
+    /// How much all QUIC connections of one address together may hold that is not read or acknowledged yet: a number of
+    /// bytes, or one with K, M, G or T. With many at work each gets less
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size, help_heading = OURS,
+          env = "FLWR_QUIC_MEMORY")]
+    pub(crate) quic_memory: u64,
 }
 
 /// A congestion controller.

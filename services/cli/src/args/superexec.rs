@@ -5,7 +5,10 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, ValueEnum};
 use flwr_superexec::Kind;
 
-use super::{OURS, quic::QuicOptions, superlink::LogFormat, supernode::ClientTransport};
+use super::{
+    OURS, metrics::MetricsOptions, quic::QuicOptions, superlink::LogFormat,
+    supernode::ClientTransport,
+};
 
 /// The flags of a SuperExec, as given.
 #[derive(Args, Debug)]
@@ -47,6 +50,9 @@ pub(crate) struct SuperExecOptions {
 
     #[command(flatten)]
     pub(crate) quic: QuicOptions,
+
+    #[command(flatten)]
+    pub(crate) metrics: MetricsOptions,
 
     /// A file with the secret that the daemon lets launchers in by [default: the value of $FLWR_QUIC_JOIN_SECRET]
     #[arg(long, value_name = "FILE", help_heading = OURS)]

@@ -13,7 +13,10 @@ use std::{
 use clap::{Args, ValueEnum};
 use flwr_superlink::Runtime;
 
-use super::{OURS, appio::AppIoOptions, given, quic::QuicOptions, superexec::WarmApps};
+use super::{
+    OURS, appio::AppIoOptions, given, metrics::MetricsOptions, quic::QuicServerOptions,
+    superexec::WarmApps,
+};
 
 /// The flags of a SuperLink, as given.
 #[derive(Args, Debug)]
@@ -137,7 +140,10 @@ pub(crate) struct SuperLinkOptions {
     pub(crate) transport: Vec<Transport>,
 
     #[command(flatten)]
-    pub(crate) quic: QuicOptions,
+    pub(crate) quic: QuicServerOptions,
+
+    #[command(flatten)]
+    pub(crate) metrics: MetricsOptions,
 
     /// Hold no unanswerable call longer than this; 0 answers at once [default: as long as each call allows]
     #[arg(long, value_name = "N", value_parser = seconds, allow_negative_numbers = true, help_heading = OURS)]

@@ -12,7 +12,9 @@ use super::{
     OURS,
     appio::AppIoOptions,
     given,
-    quic::QuicOptions,
+    metrics::MetricsOptions,
+    quic::QuicServerOptions,
+    size,
     superexec::WarmApps,
     superlink::{Isolation, LogFormat},
 };
@@ -104,7 +106,10 @@ pub(crate) struct SuperNodeOptions {
     pub(crate) transport: ClientTransport,
 
     #[command(flatten)]
-    pub(crate) quic: QuicOptions,
+    pub(crate) quic: QuicServerOptions,
+
+    #[command(flatten)]
+    pub(crate) metrics: MetricsOptions,
 
     /// How many ClientApps may run at once; those of one run never do
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one, help_heading = OURS)]
@@ -215,45 +220,4 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|number| *number > 0)
         .ok_or_else(|| "must be 1 or more".into())
-}
-
-/// `64G` and the like, in powers of 1024.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" | "B" => 0,
-        "K" | "KB" | "KIB" => 10,
-        "M" | "MB" | "MIB" => 20,
-        "G" | "GB" | "GIB" => 30,
-        "T" | "TB" | "TIB" => 40,
-        _ => return Err("must be a number, maybe followed by K, M, G or T".into()),
-    };
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "must be a number, maybe followed by K, M, G or T".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("100", 100),
-            ("4k", 4096),
-            ("1.5G", 0),
-            ("64G", 64 << 30),
-            ("2TiB", 2 << 40),
-        ] {
-            let expected = (bytes > 0 || text == "0").then_some(bytes);
-            assert_eq!(size(text).ok(), expected, "{text}");
-        }
-        for bad in ["", "G", "-1", "1X", "99999999T"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{quic::Quic, tls};
 use crate::{
     address::Address,
-    args::{appio::AppIoOptions, quic::QuicOptions, superlink::Isolation},
+    args::{appio::AppIoOptions, quic::QuicServerOptions, superlink::Isolation},
     exit::{Code, Exit, sentence},
     listen::{Binder, Listener},
 };
@@ -108,7 +108,7 @@ impl Security {
         self,
         service: Service,
         address: Address,
-        quic: Option<QuicOptions>,
+        quic: Option<QuicServerOptions>,
         binder: &mut Binder,
     ) -> Result<(Vec<Port>, Option<OwnLauncher>), Exit> {
         let listener = binder.bind(address.clone(), service.flag).await?;

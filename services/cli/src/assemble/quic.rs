@@ -17,7 +17,7 @@ use flwr_transport_quic::{Acceptor, Admit, Connector, Identify, Options, Prove, 
 
 use crate::{
     address::Address,
-    args::quic::QuicOptions,
+    args::quic::{QuicOptions, QuicServerOptions},
     exit::{Exit, sentence},
 };
 
@@ -28,8 +28,8 @@ pub(crate) struct Quic {
     pub(crate) sockets: Vec<UdpSocket>,
     /// Without certificates there is no QUIC.
     pub(crate) tls: ServerTls,
-    /// How it sends.
-    pub(crate) options: QuicOptions,
+    /// How it sends and is served.
+    pub(crate) options: QuicServerOptions,
 }
 
 impl Quic {
@@ -67,7 +67,8 @@ impl Quic {
             admit,
             grace: GRACE,
             restart_secret: Some(self.tls.restart_secret),
-            tuning: self.options.tuning(Tuning::accepting()),
+            memory_max: self.options.quic_memory,
+            tuning: self.options.link.tuning(Tuning::accepting()),
             ..Options::default()
         };
         let acceptors = self.sockets.into_iter().map(|socket| {

@@ -14,11 +14,11 @@ use flwr_compat_grpc::{
 };
 use flwr_state::{Clock, DiskFabs, Fabs, LinkState, MemoryState, SystemClock};
 use flwr_superlink::{Runtime, SuperLink, SystemEntropy};
-use flwr_transport::{Acceptor, Drain, Handler, Protocol};
+use flwr_transport::{Acceptor, Counted, Drain, Handler, Protocol};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{appio, quic::Quic, superlink::crashed};
-use crate::{args::superlink::FleetApiType, exit::Exit, listen::Listener};
+use crate::{args::superlink::FleetApiType, exit::Exit, listen::Listener, metrics::Exporter};
 
 /// What a SuperLink serves with; everything in it is checked.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(crate) struct Parts {
     pub(crate) fleet: Option<Fleet>,
     /// Listens for health checks; never TLS.
     pub(crate) health: Option<Listener>,
+    /// Serves metrics.
+    pub(crate) metrics: Option<Exporter>,
     /// TLS of Control; without it that serves in the clear.
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     /// Where FABs are stored; may not exist yet.
@@ -103,6 +105,9 @@ pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
     }
     if let Some(health) = parts.health {
         serving.health(health)?;
+    }
+    if let Some(metrics) = parts.metrics {
+        serving.metrics(metrics);
     }
     serving.tasks.spawn(async move {
         link.sweep(&drain).await;
@@ -228,7 +233,7 @@ impl Serving {
     }
 
     fn spawn<P: Protocol, H: Handler<P>>(&mut self, acceptor: impl Acceptor<P>, handler: &Arc<H>) {
-        let (handler, drain) = (Arc::clone(handler), self.drain.clone());
+        let (handler, drain) = (Arc::new(Counted(Arc::clone(handler))), self.drain.clone());
         self.tasks.spawn(async move {
             let served = acceptor.serve(handler, drain).await;
             served.map(|_| ()).map_err(|error| Exit::because(&error))
@@ -258,6 +263,14 @@ impl Serving {
             });
         }
         Ok(())
+    }
+
+    pub(super) fn metrics(&mut self, exporter: Exporter) {
+        let drain = self.drain.clone();
+        self.tasks.spawn(async move {
+            exporter.serve(drain).await;
+            Ok(())
+        });
     }
 
     /// Waits for all of them; the first that fails, or ends unasked, ends the wait.

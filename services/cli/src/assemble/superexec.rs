@@ -31,6 +31,7 @@ use crate::{
     exit::{Exit, sentence},
     home,
     listen::{Binder, Listener},
+    metrics::Exporter,
     signals::Signals,
 };
 
@@ -41,6 +42,7 @@ struct Parts {
     join_secret: Option<JoinSecret>,
     flwr_dir: PathBuf,
     health: Option<Listener>,
+    metrics: Option<Exporter>,
 }
 
 /// Runs a SuperExec until a signal ends it, or its parent is gone.
@@ -58,6 +60,9 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
     let mut serving = Serving::new(drain.clone(), Limits::default(), 0);
     if let Some(health) = parts.health.take() {
         serving.health(health)?;
+    }
+    if let Some(metrics) = parts.metrics.take() {
+        serving.metrics(metrics);
     }
     let service = service(options.plugin_type);
     let reach = match (&parts.tls, options.warm_apps) {
@@ -98,19 +103,19 @@ async fn prepare(options: &SuperExecOptions) -> Result<Parts, Exit> {
     let join_secret = load_join_secret(options)?;
     let flwr_dir = home::flower(options.flwr_dir.as_deref())?;
     let health = options.health_server_address.as_deref();
+    let mut binder = Binder::default();
     let health = match health.map(Address::parse).transpose()? {
-        Some(address) => {
-            let mut binder = Binder::default();
-            Some(binder.bind(address, "--health-server-address").await?)
-        }
+        Some(address) => Some(binder.bind(address, "--health-server-address").await?),
         None => None,
     };
+    let metrics = Exporter::bind(options.metrics.address(), &mut binder).await?;
     Ok(Parts {
         daemon,
         tls,
         join_secret,
         flwr_dir,
         health,
+        metrics,
     })
 }
 

@@ -34,6 +34,7 @@ use crate::{
     home,
     launch::{Launches, SuperExec},
     listen::Binder,
+    metrics::Exporter,
     signals::Signals,
 };
 
@@ -135,11 +136,13 @@ async fn bind(
     if let Some(health) = &health {
         info!("Starting gRPC health server on {}", health.address);
     }
+    let metrics = Exporter::bind(options.metrics.address(), &mut binder).await?;
     let parts = Parts {
         control,
         appio,
         fleet,
         health,
+        metrics,
         tls: tls.map(|tls| tls.config),
         storage_dir,
         hold_max: options.hold_seconds,

@@ -41,6 +41,7 @@ use crate::{
     home,
     launch::{Launches, SuperExec},
     listen::{Binder, Listener},
+    metrics::Exporter,
     signals::Signals,
 };
 
@@ -54,6 +55,7 @@ struct Parts {
     appio: Vec<appio::Port>,
     own: Option<appio::OwnLauncher>,
     health: Option<Listener>,
+    metrics: Option<Exporter>,
     objects: ObjectFiles,
     journal: Journal,
     fabs: DiskFabs,
@@ -125,6 +127,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     if let Some(health) = &health {
         info!("Starting gRPC health server on {}", health.address);
     }
+    let metrics = Exporter::bind(options.metrics.address(), &mut binder).await?;
     let (objects, journal, fabs) = open_stores(options, port).await?;
     Ok(Parts {
         superlink,
@@ -135,6 +138,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         appio,
         own,
         health,
+        metrics,
         objects,
         journal,
         fabs,
@@ -209,6 +213,9 @@ async fn run_until_signal(
     if let Some(health) = parts.health.take() {
         serving.health(health)?;
     }
+    if let Some(metrics) = parts.metrics.take() {
+        serving.metrics(metrics);
+    }
     let ports = std::mem::take(&mut parts.appio);
     let exit = CancellationToken::new();
     let node = supernode(options, parts, exit.clone())?;
@@ -280,7 +287,7 @@ fn supernode(
             tls,
             &parts.keys,
             parts.certificate.as_ref(),
-            &options.quic,
+            &options.quic.link,
         )?),
         _ => None,
     };

@@ -8,5 +8,6 @@ mod config;
 mod flags;
 mod keys;
 mod lifecycle;
+mod metrics;
 mod superexec;
 mod support;

@@ -173,7 +173,7 @@ impl SuperLink {
     }
 
     /// The next line that holds one of the parts.
-    fn wait_for_any(&mut self, parts: &[&str]) -> String {
+    pub(crate) fn wait_for_any(&mut self, parts: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -4,16 +4,17 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_transport::conformance::{Answer, Ask, Plan, Service, Toy};
-use flwr_transport::{Acceptor as _, Body, Call, Caller as _, Code, Connector as _, Drain, Tail};
+use flwr_transport::conformance::{Answer, Ask, Flow, Plan, Service, Toy};
+use flwr_transport::{Acceptor as _, Call, Caller as _, Code, Connector as _, Drain, Tail};
 use flwr_transport_quic::{ALPN, Caller, Connector, Options, Target, Tuning};
+use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{StreamExt as _, stream};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, VarInt};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::counters::Counters;
 use crate::support::{Site, listen};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -115,6 +116,7 @@ pub(crate) fn hello(protocol: &str, versions: (u8, u8)) -> Vec<u8> {
 
 #[tokio::test]
 async fn datagrams_of_nonsense_are_ignored() {
+    let mut counters = Counters::start();
     let world = World::new().await;
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     for number in 0..2000_usize {
@@ -128,18 +130,28 @@ async fn datagrams_of_nonsense_are_ignored() {
             datagram[1..5].copy_from_slice(&1_u32.to_be_bytes());
         }
         socket.send_to(&datagram, world.address()).unwrap();
+        if number % 20 == 0 {
+            // The socket holds so many.
+            tokio::task::yield_now().await;
+        }
     }
     world.still_answers().await;
+    let came = counters.value("flwr_quic_datagrams_received_total{server}");
+    assert!(came >= 2000, "{came}");
 }
 
 #[tokio::test]
 async fn another_application_protocol_is_refused() {
+    let mut counters = Counters::start();
     let world = World::new().await;
     let refused = world.raw(b"h3").await.unwrap_err();
     assert!(
         matches!(&refused, ConnectionError::ConnectionClosed(_)),
         "{refused:?}"
     );
+    counters
+        .reaches("flwr_quic_connections_refused_total{handshake_failed}", 1)
+        .await;
     world.still_answers().await;
 }
 
@@ -151,12 +163,16 @@ async fn a_hello_that_is_none_ends_the_connection() {
         frame(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
         noise(1).take(600).collect(),
     ] {
+        let mut counters = Counters::start();
         let world = World::new().await;
         let (_endpoint, connection) = world.raw(ALPN).await.unwrap();
         let (mut send, _receive) = connection.open_bi().await.unwrap();
         send.write_all(&bytes).await.unwrap();
         let (_, reason) = closed_with(&connection).await;
         assert!(reason.contains("hello"), "{reason}");
+        counters
+            .reaches("flwr_quic_connections_refused_total{malformed_hello}", 1)
+            .await;
         world.still_answers().await;
     }
 }
@@ -173,25 +189,45 @@ async fn who_speaks_something_else_is_told_what_is_served() {
             "the versions 1 to 1, and the peer speaks 7 to 9",
         ),
     ] {
+        let mut counters = Counters::start();
         let world = World::new().await;
         let (_endpoint, connection) = world.raw(ALPN).await.unwrap();
         let (mut send, _receive) = connection.open_bi().await.unwrap();
         send.write_all(&sent).await.unwrap();
         let (_, reason) = closed_with(&connection).await;
         assert!(reason.contains(part), "{reason}");
+        counters
+            .reaches("flwr_quic_connections_refused_total{wrong_protocol}", 1)
+            .await;
     }
 }
 
 #[tokio::test]
 async fn a_silent_connection_is_not_kept() {
+    let mut counters = Counters::start();
     let world = World::new().await;
     let (_endpoint, connection) = world.raw(ALPN).await.unwrap();
     let (_, reason) = closed_with(&connection).await;
     assert!(reason.contains("too long"), "{reason}");
+    counters
+        .reaches("flwr_quic_connections_refused_total{too_slow}", 1)
+        .await;
+}
+
+#[tokio::test]
+async fn who_leaves_before_the_hello_is_counted() {
+    let mut counters = Counters::start();
+    let world = World::new().await;
+    let (_endpoint, connection) = world.raw(ALPN).await.unwrap();
+    connection.close(VarInt::from_u32(0), b"");
+    counters
+        .reaches("flwr_quic_connections_refused_total{left}", 1)
+        .await;
 }
 
 #[tokio::test]
 async fn calls_of_nonsense_are_answered_and_harm_no_other() {
+    let mut counters = Counters::start();
     let world = World::new().await;
     let (_endpoint, connection) = world.raw(ALPN).await.unwrap();
     let (mut greeting, _receive) = connection.open_bi().await.unwrap();
@@ -213,6 +249,13 @@ async fn calls_of_nonsense_are_answered_and_harm_no_other() {
         let answer = String::from_utf8_lossy(&answer.unwrap()).into_owned();
         assert!(answer.contains("the call"), "{answer:?}");
     }
+    // The third and the last announce gigabytes.
+    counters
+        .reaches("flwr_quic_calls_refused_total{malformed}", 3)
+        .await;
+    counters
+        .reaches("flwr_quic_calls_refused_total{oversized}", 2)
+        .await;
     assert!(connection.close_reason().is_none());
     world.still_answers().await;
 }
@@ -251,6 +294,7 @@ async fn a_peer_gets_room_for_as_many_held_calls_as_it_needs() {
 
 #[tokio::test]
 async fn a_body_that_stands_still_is_given_up() {
+    let mut counters = Counters::start();
     let world = World::with(Options {
         tuning: Tuning {
             still_max: Duration::from_millis(300),
@@ -260,20 +304,24 @@ async fn a_body_that_stands_still_is_given_up() {
     })
     .await;
     // One that does not come, of which the sender says that there is more.
-    let body = Body::from_stream(
-        Some(2),
-        stream::iter([Ok("x".into())]).chain(stream::pending()),
-    );
+    let flow = Flow::default();
+    flow.send_max.set(1);
+    let body = flow.body(Plan::announced(2));
     let asked = Call::new(Ask::Sink, Instant::now() + SOON).with_body(body);
     let failed = world.good.call(asked).await.unwrap_err();
     assert_ne!(failed.code, Code::DeadlineExceeded, "{failed}");
+    counters
+        .reaches("flwr_quic_streams_stalled_total{received}", 1)
+        .await;
     // One that is not read.
     let plan = Plan::endless();
     let asked = Call::new(Ask::Source(plan), Instant::now() + SOON);
     let Tail::Body(mut body) = world.good.call(asked).await.unwrap().tail else {
         panic!("a body was asked for");
     };
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    counters
+        .reaches("flwr_quic_streams_stalled_total{sent}", 1)
+        .await;
     let read_to_the_end = async { while let Some(Ok(_)) = body.next().await {} };
     timeout(SOON, read_to_the_end).await.unwrap();
     world.still_answers().await;
@@ -281,6 +329,7 @@ async fn a_body_that_stands_still_is_given_up() {
 
 #[tokio::test]
 async fn half_opened_connections_do_not_keep_others_out() {
+    let mut counters = Counters::start();
     let world = World::with(Options {
         handshakes_unproved_max: 8,
         ..Options::default()
@@ -294,11 +343,16 @@ async fn half_opened_connections_do_not_keep_others_out() {
         endpoints.push(endpoint);
         half_open.push(connection);
     }
+    // All but the first eight.
+    counters
+        .reaches("flwr_quic_address_validations_total{}", 56)
+        .await;
     world.still_answers().await;
 }
 
 #[tokio::test]
 async fn one_address_gets_so_many_connections_and_no_more() {
+    let mut counters = Counters::start();
     let world = World::with(Options {
         per_address_max: 3,
         ..Options::default()
@@ -309,6 +363,12 @@ async fn one_address_gets_so_many_connections_and_no_more() {
     let connector = Connector::<Toy>::new(world.target.clone(), &tls, &Tuning::connecting());
     let refused = connector.unwrap().connect().await.unwrap_err();
     assert!(refused.retryable, "{refused}");
+    counters
+        .reaches(
+            "flwr_quic_connections_refused_total{too_many_of_address}",
+            1,
+        )
+        .await;
     drop(others);
     // Its seats are free again once the server has learned that they left.
     timeout(SOON, async {
@@ -323,7 +383,29 @@ async fn one_address_gets_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
+async fn there_are_so_many_connections_and_no_more() {
+    let mut counters = Counters::start();
+    let world = World::with(Options {
+        connections_max: 1,
+        ..Options::default()
+    })
+    .await;
+    let refused = world.raw(ALPN).await.unwrap_err();
+    assert!(
+        matches!(&refused, ConnectionError::ConnectionClosed(_)),
+        "{refused:?}"
+    );
+    counters
+        .reaches(
+            "flwr_quic_connections_refused_total{too_many_connections}",
+            1,
+        )
+        .await;
+}
+
+#[tokio::test]
 async fn a_certificate_of_another_ca_is_not_accepted() {
+    let mut counters = Counters::start();
     let world = World::new().await;
     let stranger = Site::make();
     let tls = stranger.anonymous();
@@ -334,10 +416,14 @@ async fn a_certificate_of_another_ca_is_not_accepted() {
         refused.message.contains("invalid peer certificate"),
         "{refused}"
     );
+    counters
+        .reaches("flwr_quic_connections_refused_total{handshake_failed}", 1)
+        .await;
 }
 
 #[tokio::test]
 async fn a_refusal_reaches_the_calls() {
+    let mut counters = Counters::start();
     let world = World::with(Options {
         identify: Arc::new(|_| Err("nobody is let in today".into())),
         ..Options::default()
@@ -348,4 +434,7 @@ async fn a_refusal_reaches_the_calls() {
     let refused = world.good.call(asked).await.unwrap_err();
     assert_eq!(refused.code, Code::Unauthenticated);
     assert_eq!(refused.message, "nobody is let in today");
+    counters
+        .reaches("flwr_quic_connections_refused_total{unproved}", 1)
+        .await;
 }

@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod battery;
+mod budget;
 mod corpus;
+mod counters;
 mod early;
 mod hostile;
+mod links;
 mod proof;
 mod relay;
 mod support;

@@ -1,8 +1,10 @@
-//! A middle box between one client and a server, which holds back answers and remembers what was sent.
+//! A middle box between one client and a server, which holds answers back, remembers what was sent, and can be cut.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use flwr_transport_quic::Target;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -12,8 +14,9 @@ pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     holding: watch::Sender<bool>,
     sent: Arc<Mutex<Vec<Vec<u8>>>>,
+    answered: Arc<AtomicU64>,
     far: Arc<UdpSocket>,
-    _carrying: AbortOnDropHandle<()>,
+    carrying: AbortOnDropHandle<()>,
 }
 
 impl Relay {
@@ -24,20 +27,36 @@ impl Relay {
         let far = Arc::new(far);
         let address = near.local_addr().unwrap();
         let holding = watch::Sender::new(false);
-        let sent = Arc::default();
+        let (sent, answered) = (Arc::default(), Arc::default());
         let carrying = carry(
             near,
             Arc::clone(&far),
             holding.subscribe(),
             Arc::clone(&sent),
+            Arc::clone(&answered),
         );
         Self {
             address,
             holding,
             sent,
+            answered,
             far,
-            _carrying: AbortOnDropHandle::new(tokio::spawn(carrying)),
+            carrying: AbortOnDropHandle::new(tokio::spawn(carrying)),
         }
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            host: self.address.ip().to_string(),
+            port: self.address.port(),
+        }
+    }
+
+    /// Nothing gets through any more. Returns how many bytes the server has answered.
+    pub(crate) async fn cut(self) -> u64 {
+        self.carrying.abort();
+        let _cut = self.carrying.await;
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Carries to another server from now on.
@@ -61,22 +80,24 @@ async fn carry(
     far: Arc<UdpSocket>,
     mut holding: watch::Receiver<bool>,
     sent: Arc<Mutex<Vec<Vec<u8>>>>,
+    answered: Arc<AtomicU64>,
 ) {
-    let (mut asked, mut answered) = ([0; 1 << 16], [0; 1 << 16]);
+    let (mut there, mut back) = ([0; 1 << 16], [0; 1 << 16]);
     let mut client = None;
     loop {
         let is_holding = *holding.borrow_and_update();
         tokio::select! {
             _ = holding.changed() => {}
-            Ok((bytes, from)) = near.recv_from(&mut asked) => {
+            Ok((bytes, from)) = near.recv_from(&mut there) => {
                 client = Some(from);
-                sent.lock().unwrap().push(asked[..bytes].to_vec());
+                sent.lock().unwrap().push(there[..bytes].to_vec());
                 // Lost is lost.
-                let _ = far.send(&asked[..bytes]).await;
+                let _ = far.send(&there[..bytes]).await;
             }
-            Ok(bytes) = far.recv(&mut answered), if !is_holding => {
+            Ok(bytes) = far.recv(&mut back), if !is_holding => {
+                answered.fetch_add(bytes as u64, Ordering::Relaxed);
                 if let Some(client) = client {
-                    let _ = near.send_to(&answered[..bytes], client).await;
+                    let _ = near.send_to(&back[..bytes], client).await;
                 }
             }
         }
