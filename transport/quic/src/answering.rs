@@ -118,6 +118,8 @@ impl<H> Answering<H> {
     where
         H: Handler<P>,
     {
+        // Nothing is collected for those who may not call.
+        (self.admit)(&self.peer.identity)?;
         let is_early = incoming.is_0rtt();
         let mut incoming = Incoming::new(incoming, self.limits).within(&self.windows);
         let head = timeout(HEAD_TIME_MAX, incoming.next::<Asked<P::Request>>());
@@ -141,7 +143,6 @@ impl<H> Answering<H> {
             // Not before it is certain that the caller is here now (RFC 8470, section 3).
             self.established.cancelled().await;
         }
-        (self.admit)(&self.peer.identity)?;
         let body = match asked.body {
             Follows::Nothing => None,
             Follows::Body(bytes) => Some(body::receive(incoming, bytes)),

@@ -4,11 +4,14 @@
 //! Every connection has windows of [`LEAST_BYTES`] to itself, which small calls get by with. What its windows have beyond
 //! that is lent, and all loans together never exceed the budget. Pure, but for the counters.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Gauge, gauge};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::MEMORY_LENT;
+use crate::tuning::CALL_BYTES_MAX;
 
 /// What there is to lend.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub(crate) struct Budget {
     lent: AtomicU64,
     /// Connections with bodies under way.
     busy: AtomicU64,
+    /// Room for long heads, which are collected before anything is known of them, in [`HEAD_UNIT_BYTES`].
+    heads: Arc<Semaphore>,
     gauge: Gauge,
 }
 
@@ -38,6 +43,9 @@ impl Budget {
             bytes_max,
             lent: AtomicU64::new(0),
             busy: AtomicU64::new(0),
+            heads: Arc::new(Semaphore::new(head_units(
+                (bytes_max / 4).max(CALL_BYTES_MAX as u64),
+            ))),
             gauge: gauge!(MEMORY_LENT),
         }
     }
@@ -50,6 +58,14 @@ impl Budget {
     /// One less has.
     pub(crate) fn leave(&self) {
         self.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Room for a long head, waited for: a quarter of the budget holds all of them, and at least the longest there may be.
+    pub(crate) async fn head(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(head_units(bytes)).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let room = Arc::clone(&self.heads).acquire_many_owned(units).await;
+        room.ok()
     }
 
     /// What one of those that have bodies under way may borrow in one direction.
@@ -142,6 +158,13 @@ impl Loan {
     }
 }
 
+/// So many units hold a head of `bytes`.
+fn head_units(bytes: u64) -> usize {
+    let units = usize::try_from(bytes.div_ceil(HEAD_UNIT_BYTES)).unwrap_or(usize::MAX);
+    units.min(Semaphore::MAX_PERMITS)
+}
+
+const HEAD_UNIT_BYTES: u64 = 1 << 10;
 /// What every connection may hold in each direction: more than the first flight of a new one.
 pub(crate) const LEAST_BYTES: u64 = 64 << 10;
 /// A window that grows by less is not worth telling the peer.

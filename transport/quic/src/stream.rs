@@ -9,6 +9,7 @@ use flwr_transport::{Code, Status};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::code::{BROKEN, refusal};
@@ -59,6 +60,8 @@ pub(crate) struct Incoming {
     pub(crate) still_max: Duration,
     windows: Option<Arc<Windows>>,
     receiving: Option<Receiving>,
+    /// Where a long head is collected, for as long as its call is answered.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// Why the next value does not come.
@@ -172,6 +175,7 @@ impl Incoming {
             still_max: limits.still_max,
             windows: None,
             receiving: None,
+            room: None,
         }
     }
 
@@ -196,7 +200,8 @@ impl Incoming {
             }
             let long = self.decoder.announced();
             let long = long.filter(|bytes| *bytes >= LONG_BYTES as u64);
-            if long.is_some() && self.receiving.is_none() {
+            if let (Some(bytes), Some(windows), None) = (long, &self.windows, &self.receiving) {
+                self.room = windows.head(bytes).await;
                 self.receiving = self.receiving(long);
             }
             match self.stream.read_chunk(CHUNK_BYTES_MAX, true).await {

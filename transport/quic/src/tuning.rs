@@ -150,7 +150,7 @@ impl Congestion {
 /// whether it is ever made or not, and most peers wait for one thing at a time.
 pub(crate) const CALLS_AT_FIRST: u32 = 32;
 /// The longest head of a call: a reply names its objects, with 32 bytes and a little more each.
-const CALL_BYTES_MAX: usize = 32 << 20;
+pub(crate) const CALL_BYTES_MAX: usize = 32 << 20;
 /// The longest head of an answer: as long as a message of gRPC.
 const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 /// The assumed round trip of a link nothing is known of: a lost first packet then costs 0.3 s and not

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quinn::{Connection, VarInt};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Tuning;
 use crate::budget::{Budget, LEAST_BYTES, Loan};
@@ -59,6 +60,11 @@ impl Windows {
     /// Bytes of any stream were read.
     pub(crate) fn read(&self, bytes: u64) {
         self.state().receive.settle(bytes, &self.budget);
+    }
+
+    /// Room to collect a long head in, waited for.
+    pub(crate) async fn head(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        self.budget.head(bytes).await
     }
 
     /// `bytes` are to come on one stream; as many as the usual window has if it is not known.

@@ -98,8 +98,8 @@ def test_a_federation_of_both_transports_is_counted(
         read.check_shape()
     assert {"flwr_quic_connections", "flwr_quic_calls", "flwr_quic_body_bytes"} <= set(after.families)
     assert after.sum("flwr_quic_connections", side="server") == 1
-    assert after.sum("flwr_quic_connections_begun_total", side="server") == 1
-    assert at_node.sum("flwr_quic_connections_begun_total", side="client") == 1
+    assert after.sum("flwr_quic_connections_begun_total", side="server") >= 1
+    assert at_node.sum("flwr_quic_connections_begun_total", side="client") >= 1
     for transport in ("quic", "grpc"):
         answered = after.sum("flwr_quic_calls_total", protocol="flwr.fleet", transport=transport, code="ok")
         assert answered > 0, transport

@@ -328,6 +328,37 @@ async fn a_body_that_stands_still_is_given_up() {
 }
 
 #[tokio::test]
+async fn long_heads_wait_for_room_and_small_ones_do_not() {
+    let world = World::new().await;
+    // Room for 256 MiB of them is taken by heads that do not come.
+    let mut stalled = Vec::new();
+    for _ in 0..16 {
+        let (endpoint, connection) = world.raw(ALPN).await.unwrap();
+        let (mut greeting, _) = connection.open_bi().await.unwrap();
+        greeting
+            .write_all(&hello("flwr.toy", (1, 1)))
+            .await
+            .unwrap();
+        let (mut send, receive) = connection.open_bi().await.unwrap();
+        send.write_all(&(16_u32 << 20).to_le_bytes()).await.unwrap();
+        stalled.push((endpoint, connection, greeting, send, receive));
+    }
+    let echo = |patience| {
+        let asked = Ask::Echo("x".repeat(16 << 20));
+        world.good.call(Call::new(asked, Instant::now() + patience))
+    };
+    // Their streams are read one after the other.
+    timeout(SOON, async {
+        while echo(Duration::from_secs(1)).await.is_ok() {}
+    })
+    .await
+    .unwrap();
+    world.still_answers().await;
+    drop(stalled);
+    echo(SOON).await.unwrap();
+}
+
+#[tokio::test]
 async fn half_opened_connections_do_not_keep_others_out() {
     let mut counters = Counters::start();
     let world = World::with(Options {
