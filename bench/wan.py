@@ -89,7 +89,7 @@ def parse(arguments):
     add("--directions", type=_directions, metavar="LIST", help="(up,down)")
     add("--pairs", type=_pairs, default=fairness.PAIRS, metavar="LIST", help=f"of --fairness ({fairness.PAIRS})")
     add("--seeds", type=positive, metavar="N", help="runs of each kind, with the seeds from 1 on (5; quick 3)")
-    add("--megabytes", type=positive, metavar="MB", help="moved in a run (about six seconds at the rate of the link)")
+    add("--megabytes", type=positive, metavar="MB", help="moved in a run (6 s at the rate of the link, 84 at least)")
     add("--quick", action="store_true", help=f"{QUICK_PROFILES}, up only, {QUICK_MEGABYTES} MB, 3 seeds")
     add("--chrt", action=argparse.BooleanOptionalAction, default=True, help="ends under SCHED_FIFO")
     add_results(parser)

@@ -7,7 +7,7 @@ import subprocess
 from . import fairness, linkreport, linkrun, migration
 
 SECONDS_MAX = 25
-SECONDS_OF_RATE = 6
+SECONDS_OF_RATE, MEGABYTES_MIN = 6, 84
 CONTROL_PROFILE, CONTROL_MEGABYTES, CONTROL_PERIOD_MS = "wan-50-0.5", 200, 50
 CONTROL_SECONDS_MAX = 60
 TTFB_PROFILE, TTFB_RUNS = "wan-100-1", 7
@@ -97,8 +97,8 @@ def migrate(options, programs, journal):
 
 
 def size(rate_mbit):
-    """Megabytes that take about six seconds."""
-    return math.ceil(rate_mbit * SECONDS_OF_RATE / 80) * 10
+    """Megabytes that take about six seconds, and not less than eight objects of 10 MiB."""
+    return max(MEGABYTES_MIN, math.ceil(rate_mbit * SECONDS_OF_RATE / 80) * 10)
 
 
 def in_turn(transports, seed):

@@ -334,11 +334,9 @@ async fn long_heads_wait_for_room_and_small_ones_do_not() {
     let mut stalled = Vec::new();
     for _ in 0..16 {
         let (endpoint, connection) = world.raw(ALPN).await.unwrap();
-        let (mut greeting, _) = connection.open_bi().await.unwrap();
-        greeting
-            .write_all(&hello("flwr.toy", (1, 1)))
-            .await
-            .unwrap();
+        let mut greeting = connection.open_bi().await.unwrap();
+        let hello = hello("flwr.toy", (1, 1));
+        greeting.0.write_all(&hello).await.unwrap();
         let (mut send, receive) = connection.open_bi().await.unwrap();
         send.write_all(&(16_u32 << 20).to_le_bytes()).await.unwrap();
         stalled.push((endpoint, connection, greeting, send, receive));
