@@ -2,7 +2,8 @@
 //! bodies under way.
 //!
 //! Every connection has windows of [`LEAST_BYTES`] to itself, which small calls get by with. What its windows have beyond
-//! that is lent, and all loans together never exceed the budget. Pure, but for the counters.
+//! that is lent, and all loans together never exceed the budget. Heads of calls are collected before anything is known of
+//! them; long ones wait for room of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ pub(crate) struct Budget {
     lent: AtomicU64,
     /// Connections with bodies under way.
     busy: AtomicU64,
-    /// Room for long heads, which are collected before anything is known of them, in [`HEAD_UNIT_BYTES`].
+    /// Room for long heads, in [`HEAD_UNIT_BYTES`].
     heads: Arc<Semaphore>,
     gauge: Gauge,
 }

@@ -9,7 +9,7 @@ use std::future::Future;
 use flwr_transport::{Call, Protocol, Reply, Status};
 use quinn::{Connection, ZeroRttAccepted};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::code::TOO_SLOW;
 use crate::connector::CONNECT_TIME_MAX;
@@ -46,7 +46,8 @@ impl Early {
         (Self(early), Settle(settle))
     }
 
-    /// Makes a call with `make` as soon as it may be made, and once more if the first was for nothing.
+    /// Makes a call with `make` as soon as it may be made, and once more if the first was for nothing; until its deadline,
+    /// which `make` knows as well.
     pub(crate) async fn call<P, F>(
         &self,
         call: Call<P>,
@@ -59,22 +60,28 @@ impl Early {
         if *self.0.borrow() != Flight::Open {
             return make(call).await;
         }
+        let deadline = call.deadline;
         let Some(again) = call.again() else {
-            self.settled().await;
+            self.settled(deadline).await;
             return make(call).await;
         };
         let answered = make(call).await;
-        if answered.is_err() && self.settled().await == Flight::Void {
+        if answered.is_err() && self.settled(deadline).await == Flight::Void {
             return make(again).await;
         }
         answered
     }
 
-    async fn settled(&self) -> Flight {
+    /// What became of the first flight, if that shows before `deadline`.
+    async fn settled(&self, deadline: Instant) -> Flight {
         let mut flight = self.0.clone();
-        let settled = flight.wait_for(|flight| *flight != Flight::Open).await;
-        // Without an outcome the connection is gone.
-        settled.map_or(Flight::Settled, |flight| *flight)
+        let settled = flight.wait_for(|flight| *flight != Flight::Open);
+        match timeout_at(deadline, settled).await {
+            Ok(Ok(settled)) => *settled,
+            // The connection is gone.
+            Ok(Err(_)) => Flight::Settled,
+            Err(_elapsed) => Flight::Open,
+        }
     }
 }
 

@@ -11,11 +11,12 @@ use flwr_transport::{
 use flwr_transport_quic::{ALPN, Caller, Connector, Target, Tuning};
 use futures_util::future::join;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Endpoint};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::raw::{ask, hello, say};
 use crate::relay::Relay;
 use crate::support::{Site, listen};
 
@@ -146,7 +147,7 @@ async fn a_server_does_not_rely_on_its_clients_for_that() {
     };
     // The session comes with the first answers.
     let first = connecting().await.unwrap();
-    let _hello = say(&first, &hello()).await;
+    let _hello = say(&first, &hello("flwr.toy", (1, 1))).await;
     let mut answer = ask(&first, ECHO).await;
     answer.read_to_end(1 << 10).await.unwrap();
     first.close(0_u8.into(), b"");
@@ -156,7 +157,7 @@ async fn a_server_does_not_rely_on_its_clients_for_that() {
     let Ok((again, accepted)) = connecting().into_0rtt() else {
         panic!("there is a session");
     };
-    let _hello = say(&again, &hello()).await;
+    let _hello = say(&again, &hello("flwr.toy", (1, 1))).await;
     let mut once = ask(&again, SINK).await;
     let mut others = Vec::new();
     for _ in 0..8 {
@@ -168,24 +169,6 @@ async fn a_server_does_not_rely_on_its_clients_for_that() {
     assert!(accepted.await);
     once.read_to_end(1 << 10).await.unwrap();
     assert_eq!(world.service.entered.value(), 2 + 8 + 1);
-}
-
-/// Opens a stream that begins with `bytes`.
-async fn say(connection: &Connection, bytes: &[u8]) -> (SendStream, RecvStream) {
-    let (mut send, receive) = connection.open_bi().await.unwrap();
-    send.write_all(bytes).await.unwrap();
-    (send, receive)
-}
-
-/// Asks for something, and gives what is to be answered.
-async fn ask(connection: &Connection, bytes: &[u8]) -> RecvStream {
-    let (mut send, receive) = say(connection, bytes).await;
-    send.finish().unwrap();
-    receive
-}
-
-fn hello() -> Vec<u8> {
-    crate::hostile::hello("flwr.toy", (1, 1))
 }
 
 /// Frames of calls that wait for ten seconds, without a bearer and a body.
@@ -254,6 +237,22 @@ async fn nobody_comes_back_as_somebody_else() {
         assert_eq!(context.peer.identity, Identity::Anonymous);
         caller.close("enough");
     }
+}
+
+#[tokio::test]
+async fn a_call_ends_with_its_deadline_though_the_handshake_does_not() {
+    let world = World::new().await;
+    world.relay.hold(true);
+    let again = world.connect().await;
+    let began = Instant::now();
+    let soon = || began + Duration::from_millis(300);
+    let may_be_repeated = again.call(Call::new(Ask::Echo("x".into()), soon()));
+    let may_not = again.call(Call::new(Ask::Sink, soon()));
+    for failed in <[_; 2]>::from(join(may_be_repeated, may_not).await) {
+        let failed = failed.unwrap_err();
+        assert_eq!(failed.code, Code::DeadlineExceeded, "{failed}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]

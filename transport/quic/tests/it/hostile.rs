@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::counters::Counters;
+use crate::raw::{ask, frame, hello, say};
 use crate::support::{Site, listen};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -101,19 +102,6 @@ fn noise(seed: u64) -> impl Iterator<Item = u8> {
     })
 }
 
-fn frame(value: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(value.len()).unwrap();
-    [&length.to_le_bytes()[..], value].concat()
-}
-
-/// What [`flwr_transport_quic`] calls a hello, by hand.
-pub(crate) fn hello(protocol: &str, versions: (u8, u8)) -> Vec<u8> {
-    let mut value = vec![u8::try_from(protocol.len()).unwrap()];
-    value.extend(protocol.bytes());
-    value.extend([versions.0, versions.1, 0x80, 0x80, 0x40, 0]);
-    frame(&value)
-}
-
 #[tokio::test]
 async fn datagrams_of_nonsense_are_ignored() {
     let mut counters = Counters::start();
@@ -166,8 +154,7 @@ async fn a_hello_that_is_none_ends_the_connection() {
         let mut counters = Counters::start();
         let world = World::new().await;
         let (_endpoint, connection) = world.raw(ALPN).await.unwrap();
-        let (mut send, _receive) = connection.open_bi().await.unwrap();
-        send.write_all(&bytes).await.unwrap();
+        let _stream = say(&connection, &bytes).await;
         let (_, reason) = closed_with(&connection).await;
         assert!(reason.contains("hello"), "{reason}");
         counters
@@ -192,8 +179,7 @@ async fn who_speaks_something_else_is_told_what_is_served() {
         let mut counters = Counters::start();
         let world = World::new().await;
         let (_endpoint, connection) = world.raw(ALPN).await.unwrap();
-        let (mut send, _receive) = connection.open_bi().await.unwrap();
-        send.write_all(&sent).await.unwrap();
+        let _stream = say(&connection, &sent).await;
         let (_, reason) = closed_with(&connection).await;
         assert!(reason.contains(part), "{reason}");
         counters
@@ -230,11 +216,7 @@ async fn calls_of_nonsense_are_answered_and_harm_no_other() {
     let mut counters = Counters::start();
     let world = World::new().await;
     let (_endpoint, connection) = world.raw(ALPN).await.unwrap();
-    let (mut greeting, _receive) = connection.open_bi().await.unwrap();
-    greeting
-        .write_all(&hello("flwr.toy", (1, 1)))
-        .await
-        .unwrap();
+    let _greeting = say(&connection, &hello("flwr.toy", (1, 1))).await;
     for bytes in [
         Vec::new(),
         vec![1],
@@ -242,9 +224,7 @@ async fn calls_of_nonsense_are_answered_and_harm_no_other() {
         frame(&[]),
         noise(2).take(5000).collect(),
     ] {
-        let (mut send, mut receive) = connection.open_bi().await.unwrap();
-        send.write_all(&bytes).await.unwrap();
-        send.finish().unwrap();
+        let mut receive = ask(&connection, &bytes).await;
         let answer = timeout(SOON, receive.read_to_end(1 << 20)).await.unwrap();
         let answer = String::from_utf8_lossy(&answer.unwrap()).into_owned();
         assert!(answer.contains("the call"), "{answer:?}");
@@ -334,12 +314,9 @@ async fn long_heads_wait_for_room_and_small_ones_do_not() {
     let mut stalled = Vec::new();
     for _ in 0..16 {
         let (endpoint, connection) = world.raw(ALPN).await.unwrap();
-        let mut greeting = connection.open_bi().await.unwrap();
-        let hello = hello("flwr.toy", (1, 1));
-        greeting.0.write_all(&hello).await.unwrap();
-        let (mut send, receive) = connection.open_bi().await.unwrap();
-        send.write_all(&(16_u32 << 20).to_le_bytes()).await.unwrap();
-        stalled.push((endpoint, connection, greeting, send, receive));
+        let greeting = say(&connection, &hello("flwr.toy", (1, 1))).await;
+        let head = say(&connection, &(16_u32 << 20).to_le_bytes()).await;
+        stalled.push((endpoint, connection, greeting, head));
     }
     let echo = |patience| {
         let asked = Ask::Echo("x".repeat(16 << 20));

@@ -10,5 +10,6 @@ mod early;
 mod hostile;
 mod links;
 mod proof;
+mod raw;
 mod relay;
 mod support;
