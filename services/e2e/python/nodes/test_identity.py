@@ -11,19 +11,28 @@ from federation import Cast, Federation, SuperNode
 from harness import OURS, STOCK, Certificates, binary
 
 
-def made(directory: Path, *command: object) -> None:
-    """Run a command of ours that makes files."""
-    subprocess.run([binary(), *command], cwd=directory, check=True, capture_output=True)
-
-
-def node_key(directory: Path, name: str, *options: object) -> list[object]:
-    """The flags of a new key, which is on the list ``keys.csv``."""
-    made(directory, "keys", "node", "--out", name, "--list", "keys.csv", *options)
+def node_key(directory: Path, name: str, *, listed: bool = True) -> list[object]:
+    """The flags of a new Ed25519 key, which is on the list ``keys.csv`` unless that is not wanted."""
+    place = ["--list", "keys.csv"] if listed else []
+    command = [binary(), "keys", "node", "--out", name, "--type", "ed25519", *place]
+    subprocess.run(command, cwd=directory, check=True, capture_output=True)
     private = directory / name
     return [
         "--auth-supernode-private-key", private,
         "--auth-supernode-public-key", f"{private}.pub",
     ]  # fmt: skip
+
+
+def federation_with_list(tmp_path: Path, certificates: Certificates, transport: str) -> Federation:
+    """Without nodes; those on the list ``keys.csv`` may join."""
+    return Federation(
+        tmp_path,
+        tls=certificates,
+        nodes=0,
+        superlink_args=["--auth-list-public-keys", tmp_path / "keys.csv"],
+        cast=Cast(OURS, OURS),
+        transport=transport,
+    )
 
 
 @pytest.mark.parametrize("transport", ["quic", "auto", "grpc"])
@@ -32,16 +41,9 @@ def test_a_node_with_an_ed25519_key_works(
 ) -> None:
     """The same key, on the same list, whether TLS or a signed timestamp proves it; with `auto` the SuperLink
     serves gRPC only."""
-    key = node_key(tmp_path, "edwards", "--type", "ed25519")
+    key = node_key(tmp_path, "edwards")
     served = {"quic": "quic", "auto": "grpc", "grpc": "grpc,quic"}[transport]
-    with Federation(
-        tmp_path,
-        tls=certificates,
-        nodes=0,
-        superlink_args=["--auth-list-public-keys", tmp_path / "keys.csv"],
-        cast=Cast(OURS, OURS),
-        transport=served,
-    ) as federation:
+    with federation_with_list(tmp_path, certificates, served) as federation:
         node = federation.add_node("edwards", args=["--transport", transport, *key])
         node.wait_log("joined the SuperLink")
         federation.app("probe").start(arrays=1).check_round()
@@ -52,25 +54,16 @@ def test_a_node_with_an_ed25519_key_works(
 def test_an_ed25519_key_that_is_not_listed_is_refused(
     tmp_path: Path, certificates: Certificates, transport: str
 ) -> None:
-    node_key(tmp_path, "listed", "--type", "ed25519")
-    made(tmp_path, "keys", "node", "--out", "other", "--type", "ed25519")
-    with Federation(
-        tmp_path,
-        tls=certificates,
-        nodes=0,
-        superlink_args=["--auth-list-public-keys", tmp_path / "keys.csv"],
-        cast=Cast(OURS, OURS),
-        transport="grpc,quic",
-    ) as federation:
-        private = tmp_path / "other"
-        key = ["--auth-supernode-private-key", private, "--auth-supernode-public-key", f"{private}.pub"]
+    node_key(tmp_path, "listed")
+    key = node_key(tmp_path, "other", listed=False)
+    with federation_with_list(tmp_path, certificates, "grpc,quic") as federation:
         node = federation.add_node("other", args=["--transport", transport, *key])
         node.wait_log("Public key not recognized")
 
 
 def test_a_stock_superlink_refuses_an_ed25519_key(tmp_path: Path, certificates: Certificates) -> None:
     """It fails on it, without saying why; the warning at the start has said what to do."""
-    key = node_key(tmp_path, "edwards", "--type", "ed25519")
+    key = node_key(tmp_path, "edwards")
     with ExitStack() as stack:
         federation = stack.enter_context(
             Federation(tmp_path, tls=certificates, nodes=0, cast=Cast(STOCK, OURS))
