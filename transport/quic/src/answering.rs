@@ -55,6 +55,7 @@ impl<H> Answering<H> {
         };
         if responded.is_ok() {
             outgoing.finish();
+            let _awaited = self.windows.awaiting();
             let _ = over.await;
         }
     }

@@ -9,6 +9,7 @@ use quinn::RecvStream;
 use tokio::time::timeout;
 
 use crate::metrics::Direction;
+use crate::pulse::Awaited;
 use crate::stream::{Incoming, Outgoing};
 use crate::windows::Receiving;
 
@@ -33,6 +34,7 @@ pub(crate) async fn send(body: Body, outgoing: &mut Outgoing) -> Result<(), Unse
 pub(crate) fn receive(incoming: Incoming, announced: Option<u64>) -> Body {
     let reading = Reading {
         room_for: incoming.receiving(announced),
+        _awaited: incoming.awaiting(),
         stream: incoming.stream,
         still_max: incoming.still_max,
         first: incoming.decoder.into_rest(),
@@ -51,6 +53,7 @@ pub(crate) fn receive(incoming: Incoming, announced: Option<u64>) -> Body {
 struct Reading {
     /// In the windows of the connection.
     room_for: Option<Receiving>,
+    _awaited: Option<Awaited>,
     stream: RecvStream,
     still_max: Duration,
     /// What came together with the head.

@@ -9,17 +9,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
+use crate::Tuning;
 use crate::calling;
 use crate::code::{self, CLOSED};
 use crate::connector::Explain;
 use crate::early::Early;
 use crate::head::{Hello, Notice};
 use crate::links::Watched;
+use crate::pulse::Pulse;
 use crate::stream::{Incoming, Limits, Outgoing};
 
 /// Makes calls over one connection. Tails of its replies outlive it.
 pub struct Caller<P: Protocol> {
     connection: Connection,
+    pulse: Arc<Pulse>,
     peer: Peer,
     shared: Arc<Shared>,
     watched: Watched,
@@ -47,9 +50,10 @@ impl<P: Protocol> Caller<P> {
         handshake: Option<ZeroRttAccepted>,
         peer: Peer,
         hello: &Hello<'static>,
-        limits: Limits,
+        tuning: &Tuning,
         explain: Explain,
     ) -> Result<Self, ConnectionError> {
+        let limits = tuning.limits();
         let shared = Arc::new(Shared::default());
         let first = greet(&connection, hello, limits).await?;
         let (early, greeting) = match handshake {
@@ -77,6 +81,7 @@ impl<P: Protocol> Caller<P> {
         };
         Ok(Self {
             watched: Watched::new(&connection),
+            pulse: Pulse::new(connection.clone(), tuning.receive_window),
             connection,
             peer,
             shared,
@@ -110,7 +115,7 @@ impl<P: Protocol> flwr_transport::Caller<P> for Caller<P> {
             return Err(Status::new(Code::Unavailable, "the connection is closed"));
         }
         let _open = self.watched.call();
-        let make = |call| calling::call(&self.connection, call, self.limits);
+        let make = |call| calling::call(&self.pulse, call, self.limits);
         let answer = self.early.call(call, make).await;
         answer.map_err(|status| self.refused().unwrap_or(status))
     }

@@ -1,26 +1,28 @@
 //! One call from the end that asks.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flwr_transport::{Body, Call, Code, EventStream, Protocol, Reply, Status, Tail};
 use futures_util::FutureExt as _;
 use futures_util::stream::{self, StreamExt as _};
-use quinn::Connection;
 use tokio::time::{Instant, timeout_at};
 
 use crate::body;
 use crate::frame::encode;
 use crate::head::{Answered, Asked, Follows, Told};
+use crate::pulse::{Awaited, Pulse};
 use crate::stream::{Incoming, Limits, Outgoing, lost};
 
 /// Makes a call. Dropping the future resets its stream, which drops the handler at the other end.
 pub(crate) async fn call<P: Protocol>(
-    connection: &Connection,
+    pulse: &Arc<Pulse>,
     call: Call<P>,
     limits: Limits,
 ) -> Result<Reply<P>, Status> {
     let deadline = call.deadline;
-    let answered = timeout_at(deadline, exchange(connection, call, limits));
+    let answered = timeout_at(deadline, exchange(pulse, call, limits));
     answered.await.unwrap_or_else(|_elapsed| {
         Err(Status::new(
             Code::DeadlineExceeded,
@@ -30,7 +32,7 @@ pub(crate) async fn call<P: Protocol>(
 }
 
 async fn exchange<P: Protocol>(
-    connection: &Connection,
+    pulse: &Arc<Pulse>,
     call: Call<P>,
     limits: Limits,
 ) -> Result<Reply<P>, Status> {
@@ -42,16 +44,18 @@ async fn exchange<P: Protocol>(
     };
     let head = encode(&asked, limits.write_bytes_max)
         .map_err(|error| Status::new(Code::ResourceExhausted, error.to_string()))?;
-    let (outgoing, incoming) = connection.open_bi().await.map_err(|error| lost(&error))?;
-    let mut incoming = Incoming::new(incoming, limits);
+    let opened = pulse.connection().open_bi().await;
+    let (outgoing, incoming) = opened.map_err(|error| lost(&error))?;
+    let mut incoming = Incoming::new(incoming, limits).of(pulse);
+    let awaited = pulse.awaiting();
     let mut outgoing = Outgoing::new(outgoing, limits);
     // If the peer does not take it, it says so where the answer would come.
     let written = outgoing.write(head).await;
     let Some(body) = call.body.filter(|_| written.is_ok()) else {
-        outgoing.finish();
-        return answer(incoming.next().await?, incoming);
+        let answered = without_body(outgoing, incoming.next(), awaited).await;
+        return answer(answered?, incoming);
     };
-    let mut upload = Box::pin(upload(body, outgoing));
+    let mut upload = Box::pin(upload(body, outgoing, awaited));
     let answered = tokio::select! {
         biased;
         answered = incoming.next() => {
@@ -64,19 +68,34 @@ async fn exchange<P: Protocol>(
     answer(answered?, incoming)
 }
 
-/// Sends what goes with a call, until all of it is there or nobody wants more. A body whose source
-/// fails is broken off, and the answer says what came of it.
-async fn upload(body: Body, mut outgoing: Outgoing) {
-    let unwanted = outgoing.over();
-    let sent = async {
-        if body::send(body, &mut outgoing).await.is_ok() {
-            outgoing.finish();
-        }
-    };
+/// Waits for the answer of a call that is sent. A call that has arrived may be held for as long as it takes.
+async fn without_body<T>(
+    mut outgoing: Outgoing,
+    answered: impl Future<Output = T>,
+    awaited: Awaited,
+) -> T {
+    outgoing.finish();
+    let mut answered = pin!(answered);
     tokio::select! {
         biased;
-        _ = unwanted => {}
-        () = sent => {}
+        answered = &mut answered => return answered,
+        _ = outgoing.over() => drop(awaited),
+    }
+    answered.await
+}
+
+/// Sends what goes with a call, until all of it is there or nobody wants more. A body whose source
+/// fails is broken off, and the answer says what came of it.
+async fn upload(body: Body, mut outgoing: Outgoing, _awaited: Awaited) {
+    let mut over = pin!(outgoing.over());
+    let sent = tokio::select! {
+        biased;
+        _ = &mut over => return,
+        sent = body::send(body, &mut outgoing) => sent,
+    };
+    if sent.is_ok() {
+        outgoing.finish();
+        let _ = over.await;
     }
 }
 

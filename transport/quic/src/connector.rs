@@ -121,7 +121,7 @@ impl<P: Protocol> Connector<P> {
             handshake,
             peer,
             &hello,
-            self.tuning.limits(),
+            &self.tuning,
             Arc::clone(&self.explain),
         )
         .await;

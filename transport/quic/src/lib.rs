@@ -26,6 +26,7 @@ mod links;
 pub mod metrics;
 mod options;
 mod proof;
+mod pulse;
 mod qlog;
 mod sessions;
 mod stream;

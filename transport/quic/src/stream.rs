@@ -16,6 +16,7 @@ use crate::code::{BROKEN, refusal};
 use crate::frame::{Decoder, FrameError, encode};
 use crate::head::HELLO_BYTES_MAX;
 use crate::metrics::Direction;
+use crate::pulse::{Awaited, Pulse};
 use crate::windows::{Receiving, Sending, Windows};
 
 /// What a peer may ask of this end's patience and memory.
@@ -60,6 +61,9 @@ pub(crate) struct Incoming {
     pub(crate) still_max: Duration,
     windows: Option<Arc<Windows>>,
     receiving: Option<Receiving>,
+    pulse: Option<Arc<Pulse>>,
+    /// The rest of a value is.
+    awaited: Option<Awaited>,
     /// Where a long head is collected, for as long as its call is answered.
     room: Option<OwnedSemaphorePermit>,
 }
@@ -175,6 +179,8 @@ impl Incoming {
             still_max: limits.still_max,
             windows: None,
             receiving: None,
+            pulse: None,
+            awaited: None,
             room: None,
         }
     }
@@ -183,6 +189,17 @@ impl Incoming {
     pub(crate) fn within(mut self, windows: &Arc<Windows>) -> Self {
         self.windows = Some(Arc::clone(windows));
         self
+    }
+
+    /// The same half, of which this connection awaits the rest of what has begun.
+    pub(crate) fn of(mut self, pulse: &Arc<Pulse>) -> Self {
+        self.pulse = Some(Arc::clone(pulse));
+        self
+    }
+
+    /// A body is awaited, at the end that asks.
+    pub(crate) fn awaiting(&self) -> Option<Awaited> {
+        self.pulse.as_ref().map(Pulse::awaiting)
     }
 
     /// Room for a body of so many bytes.
@@ -195,8 +212,11 @@ impl Incoming {
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Missing> {
         loop {
             if let Some(value) = self.decoder.decode()? {
-                self.receiving = None;
+                (self.receiving, self.awaited) = (None, None);
                 return Ok(Some(value));
+            }
+            if self.awaited.is_none() && !self.decoder.is_empty() {
+                self.awaited = self.awaiting();
             }
             let long = self.decoder.announced();
             let long = long.filter(|bytes| *bytes >= LONG_BYTES as u64);

@@ -2,16 +2,17 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quinn::{Connection, VarInt};
+use quinn::Connection;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Tuning;
 use crate::budget::{Budget, LEAST_BYTES, Loan};
+use crate::pulse::{Awaited, Pulse};
 
 /// The windows of a connection.
 #[derive(Debug)]
 pub(crate) struct Windows {
-    connection: Connection,
+    pulse: Arc<Pulse>,
     budget: Arc<Budget>,
     state: Mutex<State>,
 }
@@ -39,13 +40,16 @@ pub(crate) struct Receiving {
 
 /// A body, or a long head, that goes out.
 #[derive(Debug)]
-pub(crate) struct Sending(Arc<Windows>);
+pub(crate) struct Sending {
+    windows: Arc<Windows>,
+    _awaited: Awaited,
+}
 
 impl Windows {
     /// Of a connection that began with [`least`].
     pub(crate) fn new(connection: Connection, budget: Arc<Budget>, usual: &Tuning) -> Self {
         Self {
-            connection,
+            pulse: Pulse::new(connection, least(usual).receive_window),
             budget,
             state: Mutex::new(State {
                 receive: Loan::new(usual.receive_window.into()),
@@ -55,6 +59,11 @@ impl Windows {
                 sending: 0,
             }),
         }
+    }
+
+    /// The end of an answer is to be acknowledged.
+    pub(crate) fn awaiting(&self) -> Awaited {
+        self.pulse.awaiting()
     }
 
     /// Bytes of any stream were read.
@@ -87,7 +96,10 @@ impl Windows {
         self.begin(&mut state);
         state.sending += 1;
         self.fit_send(&mut state);
-        Sending(Arc::clone(self))
+        Sending {
+            windows: Arc::clone(self),
+            _awaited: self.awaiting(),
+        }
     }
 
     fn begin(&self, state: &mut State) {
@@ -107,8 +119,7 @@ impl Windows {
     fn fit_receive(&self, state: &mut State) {
         let coming = u64::try_from(state.coming).unwrap_or(u64::MAX);
         if let Some(bytes) = state.receive.for_bodies(coming, &self.budget) {
-            let bytes = VarInt::from_u64(bytes).unwrap_or(VarInt::MAX);
-            self.connection.set_receive_window(bytes);
+            self.pulse.set_receive_window(bytes);
         }
     }
 
@@ -119,7 +130,7 @@ impl Windows {
             state.send.for_none(&self.budget)
         };
         if let Some(bytes) = window {
-            self.connection.set_send_window(bytes);
+            self.pulse.connection().set_send_window(bytes);
         }
     }
 
@@ -145,9 +156,9 @@ impl Receiving {
 impl Sending {
     /// Some of it was written: what is not acknowledged fits into the window again.
     pub(crate) fn written(&self) {
-        let mut state = self.0.state();
-        state.send.settle(u64::MAX, &self.0.budget);
-        self.0.fit_send(&mut state);
+        let mut state = self.windows.state();
+        state.send.settle(u64::MAX, &self.windows.budget);
+        self.windows.fit_send(&mut state);
     }
 }
 
@@ -162,13 +173,13 @@ impl Drop for Receiving {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.windows.state();
         state.sending -= 1;
-        self.0.end(&mut state);
-        self.0.fit_send(&mut state);
+        self.windows.end(&mut state);
+        self.windows.fit_send(&mut state);
         if state.sending == 0 {
             // All of it is acknowledged, or was given up and is not kept.
-            state.send.settle(u64::MAX, &self.0.budget);
+            state.send.settle(u64::MAX, &self.windows.budget);
         }
     }
 }

@@ -16,6 +16,7 @@ use super::cycle::{Growth, Phase};
 use super::delivery::{Delivery, Sample};
 use super::filter::{MinRtt, RoundMax};
 use super::loss::Losses;
+use super::outlet::Outlet;
 use super::pace::WakeUps;
 
 /// A congestion controller that follows a model of the path instead of single losses. See the [module](super).
@@ -33,6 +34,7 @@ pub struct LossTolerant {
     losses: Losses,
     growth: Growth,
     wake_ups: WakeUps,
+    pub(super) outlet: Outlet,
     in_flight: u64,
     app_limited: bool,
     queued_acks: u32,
@@ -84,6 +86,7 @@ impl LossTolerant {
             losses: Losses::default(),
             growth: Growth::default(),
             wake_ups: WakeUps::new(now),
+            outlet: Outlet::default(),
             in_flight: 0,
             app_limited: false,
             queued_acks: 0,
@@ -250,6 +253,7 @@ impl Controller for LossTolerant {
                 .believe_until(now + RESUME_GRACE, self.config.min_rtt_expiry);
         }
         self.in_flight += bytes;
+        self.outlet.on_sent();
         self.app_limited = false;
     }
 
@@ -272,6 +276,7 @@ impl Controller for LossTolerant {
         _largest_packet_num_acked: Option<u64>,
     ) {
         self.in_flight = in_flight;
+        self.outlet.on_acked(in_flight);
         self.app_limited = app_limited;
         if let Some(sample) = self.delivery.sample(now, in_flight, app_limited) {
             self.on_sample(now, sample);
@@ -300,7 +305,8 @@ impl Controller for LossTolerant {
     /// More than the congestion window while that is not within reach, see the module `pace`.
     fn window(&self) -> u64 {
         if !self.has_room() {
-            return whole(self.window);
+            let window = whole(self.window);
+            return self.outlet.window(window, self.in_flight, self.mtu);
         }
         let window = self.window
             * if self.phase == Phase::Startup {

@@ -38,6 +38,9 @@
 //! not send in time. While the window is not within reach, quinn is told a larger one: 1.25 windows
 //! a *bare* round trip, and bursts of what is late. What is in flight stays within the true window.
 //!
+//! Silence: what is in flight when a path is interrupted fills the window, and only an acknowledgement of something later
+//! says that it is lost. Whoever watches the connection may therefore let out one packet at a time (`outlet.rs`).
+//!
 //! Left out: ECN (quinn reports it without the share of marks), and coupling between connections.
 
 mod aggregation;
@@ -47,9 +50,11 @@ mod cycle;
 mod delivery;
 mod filter;
 mod loss;
+mod outlet;
 mod pace;
 #[cfg(test)]
 mod tests;
 
 pub use config::LossTolerantConfig;
 pub use controller::LossTolerant;
+pub(crate) use outlet::Outlet;

@@ -3,6 +3,7 @@
 mod changes;
 mod fairness;
 mod host;
+mod interrupted;
 mod link;
 mod links;
 mod lulls;
