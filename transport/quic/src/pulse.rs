@@ -112,6 +112,11 @@ impl Pulse {
         }
     }
 
+    /// Stream frames that were sent.
+    fn told(&self) -> u64 {
+        self.connection.stats().frame_tx.stream
+    }
+
     /// How long to wait for a sign of life after so much silence: an outage is to last little longer here than it does.
     fn patience(&self, silence: Duration) -> Duration {
         let lasting = (silence / SILENCE_SHARE).min(PATIENCE_MAX);
@@ -139,15 +144,25 @@ impl Drop for Awaited {
 
 /// Watches until nothing is awaited, or the connection is gone. It does not keep the connection.
 async fn watch(pulse: Weak<Pulse>) {
-    let mut listening = pulse.upgrade().and_then(|pulse| Listening::begin(&pulse));
-    while let Some(mut now) = listening.take() {
-        let silence = now.since.elapsed();
-        let patience = pulse.upgrade().map(|pulse| pulse.patience(silence));
-        sleep(patience.unwrap_or_default()).await;
+    let mut listening: Option<Listening> = None;
+    loop {
+        let since = listening
+            .as_ref()
+            .map_or_else(Instant::now, |now| now.since);
+        let patience = pulse.upgrade().map(|pulse| pulse.patience(since.elapsed()));
+        let Some(patience) = patience else { return };
+        sleep(patience).await;
         let Some(pulse) = pulse.upgrade() else { return };
-        let is_gone = pulse.connection.close_reason().is_some();
-        if !pulse.is_over() && !is_gone && now.listen(&pulse).is_some() {
-            listening = Some(now);
+        if pulse.is_over() || pulse.connection.close_reason().is_some() {
+            return;
+        }
+        // What is over at once, as most calls are, is not looked at.
+        listening = match listening {
+            None => Listening::begin(&pulse),
+            Some(now) => now.listen(&pulse),
+        };
+        if listening.is_none() {
+            return;
         }
     }
 }
@@ -160,16 +175,16 @@ impl Listening {
             heard: pulse.heard(&outlet),
             outlet,
             since: Instant::now(),
-            told: 0,
+            told: pulse.told(),
             told_before: 0,
             asked: Asked::No,
         })
     }
 
     /// Asks if nothing was heard since the last time.
-    fn listen(&mut self, pulse: &Pulse) -> Option<()> {
+    fn listen(mut self, pulse: &Pulse) -> Option<Self> {
         let told_last = self.told;
-        self.told = pulse.connection.stats().frame_tx.stream;
+        self.told = pulse.told();
         let heard = pulse.heard(&self.outlet);
         if heard != self.heard {
             if heard.stream_frames != self.heard.stream_frames {
@@ -180,7 +195,7 @@ impl Listening {
             self.told_before = told_last;
             self.heard = heard;
             self.since = Instant::now();
-            return Some(());
+            return Some(self);
         }
         // Since the peer has another address, there may be another controller.
         self.outlet = Outlet::of(&pulse.connection)?;
@@ -189,7 +204,7 @@ impl Listening {
             self.asked = Asked::Unanswered;
             pulse.ask(&self.outlet);
         }
-        Some(())
+        Some(self)
     }
 
     /// Whether the peer has to acknowledge something.
@@ -202,8 +217,8 @@ fn var_int(bytes: u64) -> VarInt {
     VarInt::from_u64(bytes).unwrap_or(VarInt::MAX)
 }
 
-/// quinn's first probe comes sooner, so that nothing is asked of a path that only lost a packet or two.
-const PATIENCE_RTTS: u32 = 3;
+/// quinn's own first probe mostly comes sooner, so nothing is asked for the sake of a packet or two.
+const PATIENCE_RTTS: u32 = 2;
 const PATIENCE_MIN: Duration = Duration::from_millis(100);
 /// An outage may seem longer by a 32nd, but not by more than a second.
 const SILENCE_SHARE: u32 = 32;
