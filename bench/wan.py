@@ -23,7 +23,7 @@ EXPERIMENTS = {
     "control": "small calls beside a large upload",
     "ttfb": "time to the first answer of a new connection",
     "fairness": "two uploads through one bottleneck",
-    "migration": "an upload whose address changes",
+    "migration": "a transfer whose address changes",
 }
 
 

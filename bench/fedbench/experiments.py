@@ -1,5 +1,6 @@
 """What is measured over the emulated link, sample by sample."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -83,17 +84,17 @@ def fair(options, programs, journal):
 
 
 def migrate(options, programs, journal):
-    """Uploads whose address changes."""
+    """Transfers whose address changes."""
     for seed in options.seeds:
-        for offline_s in migration.OFFLINE_S:
+        for direction, offline_s in itertools.product(options.directions, migration.OFFLINE_S):
             for transport in [one for one in options.transports if one.program == "quic"]:
 
-                def measure(transport=transport, offline_s=offline_s):
-                    return migration.measure(programs, transport, offline_s, seed)
+                def measure(transport=transport, direction=direction, offline_s=offline_s):
+                    return migration.measure(programs, transport, direction, offline_s, seed)
 
-                sample, is_new = journal.sample("migration", [transport.label, offline_s, seed], measure)
+                sample, is_new = journal.sample("migration", [transport.label, direction, offline_s, seed], measure)
                 more = f"{sample['gap_ms']:.0f} ms of silence, {sample['gap_rtts']:.1f} round trips more"
-                say(sample, is_new, f"{offline_s} s offline, {more}")
+                say(sample, is_new, f"{direction:4} {offline_s} s offline, {more}")
 
 
 def size(rate_mbit):

@@ -26,7 +26,7 @@ def measure(programs, both, rtt_ms, seed, profile="wan-20"):
     link_flags = ["--rtt-ms", rtt_ms, "--rate-mbit", RATE_MBIT, "--loss-percent", 0, "--queue-bdp", 1]
     seconds = flows.START_APART_S + STARTUP_S + WINDOW_S + SLACK_S
     order = both if seed % 2 else both[::-1]
-    sample = linkrun.sound(lambda: flows.upload(programs, profile, order, seed, seconds, link_flags))
+    sample = linkrun.sound(lambda: flows.transfer(programs, profile, order, seed, seconds, link_flags))
     if not seed % 2:
         sample["flows"].reverse()
     return judge(sample, "+".join(one.label for one in both), 0 if seed % 2 else 1)

@@ -1,4 +1,4 @@
-"""Uploads over one emulated link at the same time, each over a connection of its own, and when their bytes arrived."""
+"""Transfers over one emulated link at the same time, each over its own connection, and when their bytes arrived."""
 
 import time
 
@@ -11,14 +11,15 @@ START_APART_S = 1
 OBJECTS, OBJECT_BYTES = 1000, 10_000_000
 
 
-def upload(programs, profile, transports, seed, seconds, link_flags=(), meanwhile=None):
-    """Uploads with all of `transports` for so many seconds; they start one after the other, START_APART_S apart.
+def transfer(programs, profile, transports, seed, seconds, link_flags=(), meanwhile=None, direction="up"):
+    """Moves objects with all of `transports` for so many seconds; they start one after the other, START_APART_S apart.
 
     `meanwhile(link)` is called once all have started; what it returns is in `meanwhile`. Of `flows`, each holds what
     its two ends say. TCP has its congestion control from its own socket: only `tls` can do that.
     """
     load = load_average()
-    flags = ["--direction", "up", "--objects", OBJECTS, "--object-bytes", OBJECT_BYTES, "--seconds-max", seconds]
+    flags = ["--direction", direction, "--objects", OBJECTS, "--object-bytes", OBJECT_BYTES, "--seconds-max", seconds]
+    flags += ["--arrivals"] if direction == "down" else []
     with Link(profile, seed, programs.emulator, link_flags) as link, Children() as children:
         servers = [
             linkrun.Server(children, programs, link, transport, ["--arrivals"], linkrun.PORT + number)

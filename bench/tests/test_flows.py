@@ -83,7 +83,7 @@ class Migration(unittest.TestCase):
         flow = {"transport": "quic", "server": {"arrivals": heard}}
         change = {"begin_s": 103.0, "end_s": 104.0}
         sample = {"flows": [flow], "asked": {"rtt_ms": 50}, "meanwhile": change, "ended_s": 140.0}
-        return migration.judge(sample, 1)
+        return migration.judge(sample, "up", 1)
 
     def test_only_silences_around_the_change_or_after_it_count(self):
         judged = self.judge([(100.5, 2.0), (102.9, 1.3), (110.0, 0.1)])
@@ -92,6 +92,15 @@ class Migration(unittest.TestCase):
         self.assertAlmostEqual(judged["after_mbit"], 80)
         self.assertTrue(all(row["met"] for row in migration.targets([judged])))
         self.assertIn("6.0 [6.0-6.0]", migration.table([judged]))
+
+    def test_of_a_download_the_client_knows_when_its_bytes_came(self):
+        heard = arrivals(80, gaps=[{"at_s": 102.9, "seconds": 1.3}])
+        flow = {"transport": "quic", "client": {"arrivals": heard}, "server": {"arrivals": None}}
+        change = {"begin_s": 103.0, "end_s": 104.0}
+        sample = {"flows": [flow], "asked": {"rtt_ms": 50}, "meanwhile": change, "ended_s": 140.0}
+        judged = migration.judge(sample, "down", 1)
+        self.assertAlmostEqual(judged["gap_rtts"], 6)
+        self.assertEqual(migration.targets([judged])[0]["row"][:10], "quic down:")
 
     def test_a_later_silence_counts_too(self):
         self.assertAlmostEqual(self.judge([(102.9, 1.2), (104.5, 1.5)])["gap_rtts"], 10)

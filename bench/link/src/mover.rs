@@ -20,6 +20,7 @@ use futures_util::stream::{StreamExt, TryStreamExt, iter};
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::arrivals::Arrivals;
 use crate::plain::Plain;
 use crate::source::{Source, object_id};
 use crate::transport::{self, DEFAULT_CLIENT_WINDOWS, Transport};
@@ -68,6 +69,23 @@ pub(crate) struct Load {
     pub(crate) object_bytes: u64,
     /// How many objects are under way at once.
     pub(crate) parallel: usize,
+}
+
+/// Bytes that were confirmed, or that have arrived here.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) bytes: AtomicU64,
+    /// When, if that was asked for.
+    pub(crate) arrivals: Option<Arrivals>,
+}
+
+impl Done {
+    pub(crate) fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(arrivals) = &self.arrivals {
+            arrivals.add(bytes);
+        }
+    }
 }
 
 /// One connection.
@@ -173,8 +191,8 @@ impl Mover {
         }
     }
 
-    /// Moves everything. Adds to `done` the bytes that were confirmed, or that have arrived here.
-    pub(crate) async fn transfer(&self, load: &Load, done: &AtomicU64) -> Result<(), Error> {
+    /// Moves everything.
+    pub(crate) async fn transfer(&self, load: &Load, done: &Done) -> Result<(), Error> {
         match self {
             Self::Plain(plain) => {
                 let (objects, len) = (load.objects, load.object_bytes);
@@ -202,7 +220,7 @@ async fn push(
     source: &Source,
     number: u64,
     load: &Load,
-    done: &AtomicU64,
+    done: &Done,
 ) -> Result<(), Error> {
     let call = PushObject {
         node: NODE,
@@ -211,16 +229,11 @@ async fn push(
     };
     let body = source.body(load.object_bytes);
     let stored = client.push_object(call, body, deadline()).await?;
-    done.fetch_add(load.object_bytes, Ordering::Relaxed);
+    done.add(load.object_bytes);
     stored.then_some(()).ok_or(Error::Refused)
 }
 
-async fn pull(
-    client: &FleetClient,
-    number: u64,
-    load: &Load,
-    done: &AtomicU64,
-) -> Result<(), Error> {
+async fn pull(client: &FleetClient, number: u64, load: &Load, done: &Done) -> Result<(), Error> {
     let call = PullObject {
         node: NODE,
         run: RUN,
@@ -235,7 +248,7 @@ async fn pull(
     while let Some(piece) = body.next().await {
         let bytes = piece?.len() as u64;
         left = left.checked_sub(bytes).ok_or(Error::Refused)?;
-        done.fetch_add(bytes, Ordering::Relaxed);
+        done.add(bytes);
     }
     (left == 0).then_some(()).ok_or(Error::Refused)
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::handler::Moved;
+use crate::mover::Done;
 use crate::source::Source;
 
 /// The end that asks.
@@ -65,7 +66,7 @@ impl Plain {
     }
 
     /// Adds to `done` what has been acknowledged.
-    pub(crate) async fn push(&self, objects: u64, len: u64, done: &AtomicU64) -> io::Result<()> {
+    pub(crate) async fn push(&self, objects: u64, len: u64, done: &Done) -> io::Result<()> {
         let mut stream = self.stream.lock().await;
         let (mut reading, mut writing) = tokio::io::split(&mut *stream);
         let pushing = async {
@@ -78,7 +79,7 @@ impl Plain {
         let confirming = async {
             for _ in 0..objects {
                 reading.read_u8().await?;
-                done.fetch_add(len, Ordering::Relaxed);
+                done.add(len);
             }
             Ok(())
         };
@@ -86,14 +87,14 @@ impl Plain {
     }
 
     /// Adds to `done` what arrives.
-    pub(crate) async fn pull(&self, objects: u64, len: u64, done: &AtomicU64) -> io::Result<()> {
+    pub(crate) async fn pull(&self, objects: u64, len: u64, done: &Done) -> io::Result<()> {
         let mut stream = self.stream.lock().await;
         for _ in 0..objects {
             write_head(&mut *stream, PULL, len).await?;
         }
         stream.flush().await?;
         let count = |bytes| {
-            done.fetch_add(bytes, Ordering::Relaxed);
+            done.add(bytes);
         };
         skip(&mut *stream, objects * len, count).await
     }

@@ -1,7 +1,7 @@
 //! `flwr-link run`: one connection, one transfer, one line of JSON.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,8 +9,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::json;
 use tokio::time::{Instant, interval, timeout};
 
+use crate::arrivals::Arrivals;
 use crate::latency::{Latencies, milliseconds};
-use crate::mover::{Choices, Direction, FarEnd, Load, Mover, Way};
+use crate::mover::{Choices, Direction, Done, FarEnd, Load, Mover, Way};
 use crate::source::Source;
 use crate::transport::Transport;
 use crate::usage::{Kernel, Usage};
@@ -43,6 +44,9 @@ pub(crate) struct Options {
     /// Give the transfer up after this time, and report what has arrived
     #[arg(long, value_name = "S")]
     seconds_max: Option<u64>,
+    /// Report when bytes of objects arrived here, or were confirmed
+    #[arg(long)]
+    arrivals: bool,
 }
 
 /// Connects, moves the objects and reports.
@@ -66,7 +70,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
     let first_answer = start.elapsed();
     if options.warm_up {
         let one = Load { objects: 1, ..load };
-        mover.transfer(&one, &AtomicU64::new(0)).await?;
+        mover.transfer(&one, &Done::default()).await?;
     }
     let idle = if control_period.is_zero() {
         Vec::new()
@@ -77,15 +81,21 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
     let patience = options
         .seconds_max
         .map_or(Duration::MAX, Duration::from_secs);
-    let transfer = timed(&mover, &load, control_period, patience).await?;
+    let done = Done {
+        arrivals: options.arrivals.then(Arrivals::begin).transpose()?,
+        ..Done::default()
+    };
+    let transfer = timed(&mover, &load, &done, control_period, patience).await?;
+    let bytes = done.bytes.load(Ordering::Relaxed);
     let seconds = transfer.took.as_secs_f64();
     print(&json!({
         "transport": options.far.transport.name(),
         "ttfb_ms": milliseconds(first_answer),
         "seconds": seconds,
-        "bytes": transfer.bytes,
-        "goodput_mbit": Duration::from_micros(8 * transfer.bytes).as_secs_f64() / seconds,
+        "bytes": bytes,
+        "goodput_mbit": Duration::from_micros(8 * bytes).as_secs_f64() / seconds,
         "capped": transfer.is_capped,
+        "arrivals": done.arrivals.as_ref().map(Arrivals::report),
         "usage": Usage::now()?.since(&begun),
         "control": (!control_period.is_zero()).then(|| json!({
             "idle": Latencies::of(idle),
@@ -111,7 +121,6 @@ impl Options {
 /// What became of a transfer.
 struct Transfer {
     took: Duration,
-    bytes: u64,
     is_capped: bool,
     latencies: Vec<Duration>,
 }
@@ -129,12 +138,13 @@ async fn idle_latencies(mover: &Mover) -> Result<Vec<Duration>, Error> {
 async fn timed(
     mover: &Mover,
     load: &Load,
+    done: &Done,
     control_period: Duration,
     patience: Duration,
 ) -> Result<Transfer, Error> {
-    let (done, start) = (AtomicU64::new(0), Instant::now());
+    let start = Instant::now();
     let moving = async {
-        match timeout(patience, mover.transfer(load, &done)).await {
+        match timeout(patience, mover.transfer(load, done)).await {
             Ok(moved) => moved.map(|()| false),
             Err(_elapsed) => Ok(true),
         }
@@ -158,7 +168,6 @@ async fn timed(
     };
     Ok(Transfer {
         took: start.elapsed(),
-        bytes: done.load(Ordering::Relaxed),
         is_capped,
         latencies,
     })

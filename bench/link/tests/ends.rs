@@ -97,20 +97,24 @@ fn a_transfer_is_given_up_when_its_time_is_over() {
 }
 
 #[test]
-fn the_server_says_when_bytes_came() {
+fn whoever_receives_says_when_bytes_came() {
     let certs = certs();
-    for transport in ["quic", "grpc", "tls"] {
+    let ways = ["quic", "grpc", "tls"].map(|transport| [(transport, "up"), (transport, "down")]);
+    for (transport, direction) in ways.into_iter().flatten() {
         let server = Server::start(transport, certs.path(), &["--arrivals"]);
         let flags = [
             "--direction",
-            "up",
+            direction,
             "--objects",
             "3",
             "--object-bytes",
             "1000000",
+            "--arrivals",
         ];
-        server.run(transport, certs.path(), &flags);
-        let arrivals = &server.end()["arrivals"];
+        let report = server.run(transport, certs.path(), &flags);
+        let served = server.end();
+        let receiver = if direction == "up" { &served } else { &report };
+        let arrivals = &receiver["arrivals"];
         let bytes = arrivals["bytes"].as_array().unwrap();
         let sum: u64 = bytes.iter().filter_map(Value::as_u64).sum();
         assert_eq!(sum, 3_000_000, "{transport}: {arrivals}");
