@@ -62,7 +62,7 @@ pub(crate) struct Incoming {
     windows: Option<Arc<Windows>>,
     receiving: Option<Receiving>,
     pulse: Option<Arc<Pulse>>,
-    /// The rest of a value is.
+    /// While a value has begun whose rest is to come.
     awaited: Option<Awaited>,
     /// Where a long head is collected, for as long as its call is answered.
     room: Option<OwnedSemaphorePermit>,
