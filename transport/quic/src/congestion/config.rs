@@ -18,8 +18,6 @@ pub struct LossTolerantConfig {
     pub cruise_gain: f64,
     /// In flight over the bandwidth-delay product while probing for more. Default: 1.5.
     pub probe_gain: f64,
-    /// The cruise gain while somebody else keeps the queue from emptying. Default: 1.65.
-    pub contest_gain: f64,
     /// Share of a round's bytes that may be lost without a reaction. Default: 0.05.
     pub loss_tolerated: f64,
     /// How long a minimum of the round-trip time is believed. Default: 10 s.
@@ -32,7 +30,6 @@ impl Default for LossTolerantConfig {
             initial_window_bytes: 32 * 1200,
             cruise_gain: 1.2,
             probe_gain: 1.5,
-            contest_gain: 1.65,
             loss_tolerated: 0.05,
             min_rtt_expiry: Duration::from_secs(10),
         }

@@ -67,6 +67,10 @@ struct Cycle {
     /// Rounds in a row that delivered far less than the model says.
     slow_rounds: u32,
     slow_best: f64,
+    /// So much of a lean window was lost that the ceiling fell.
+    squeezed: bool,
+    /// The shortest round trip of the last turn with a queue that never emptied.
+    standing_rtt: Option<Duration>,
 }
 
 impl LossTolerant {
@@ -105,7 +109,13 @@ impl LossTolerant {
         self.min_rtt.get()
     }
 
+    /// The bandwidth-delay product, with the queue that others hold.
     fn bdp(&self) -> f64 {
+        self.rate() * self.base_rtt().as_secs_f64()
+    }
+
+    /// The bandwidth-delay product of the path without any queue.
+    fn bare_bdp(&self) -> f64 {
         self.rate() * self.min_rtt().unwrap_or_default().as_secs_f64()
     }
 
@@ -180,13 +190,13 @@ impl LossTolerant {
     fn on_rtt(&mut self, now: Instant, rtt: Duration) {
         let lower = |lowest: Option<Duration>| Some(lowest.map_or(rtt, |lowest| lowest.min(rtt)));
         self.round.lowest_rtt = lower(self.round.lowest_rtt);
-        self.cycle.lowest_rtt = lower(self.cycle.lowest_rtt);
-        if let Phase::RefreshRtt {
-            until: Some(_),
-            lowest,
-        } = &mut self.phase
-        {
-            *lowest = lower(*lowest);
+        match &mut self.phase {
+            Phase::RefreshRtt {
+                until: Some(_),
+                lowest,
+            } => *lowest = lower(*lowest),
+            Phase::RefreshRtt { until: None, .. } => {}
+            _ => self.cycle.lowest_rtt = lower(self.cycle.lowest_rtt),
         }
         self.min_rtt.update(now, rtt);
     }
@@ -347,7 +357,7 @@ impl Controller for LossTolerant {
     clippy::cast_sign_loss,
     reason = "saturates, and no quantity is negative"
 )]
-fn whole(value: f64) -> u64 {
+pub(super) fn whole(value: f64) -> u64 {
     value as u64
 }
 

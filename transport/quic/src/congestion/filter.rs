@@ -79,6 +79,13 @@ impl MinRtt {
             .map_or(self.seen, |seen| self.seen.max(seen));
     }
 
+    /// Lets the value be believed until `deadline` at most, unless it is confirmed.
+    pub(super) fn doubt_from(&mut self, deadline: Instant, expiry: Duration) {
+        self.seen = deadline
+            .checked_sub(expiry)
+            .map_or(self.seen, |seen| self.seen.min(seen));
+    }
+
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.seen)
     }

@@ -24,10 +24,13 @@
 //!
 //! On top of each gain comes room for quinn's batches and for lumps of acknowledgements.
 //!
-//! Contest: cubic keeps the queue full and would take everything from a flow that does not. If the
-//! queue was never empty in a turn and the rate fell meanwhile, cruise rises up to 1.65, which is
-//! where the two share evenly with a queue of one BDP, and probe up to 2.0, which holds the rate
-//! when that queue is full.
+//! Contest: some keep the queue full, cubic until it drops something, BBR whatever is dropped, and would take everything
+//! from a flow that does not. If the queue was never empty in a turn, and the rate fell meanwhile or much was lost of a
+//! window that fills no queue, then what remained of the queue is somebody else's. It counts as a part of the path to the
+//! extent that this goes on: the BDP is taken with a round trip between `min_rtt` and the turn's shortest.
+//!
+//! Longer paths: three slow rounds may also mean that the path got longer. If the queue is not seen empty within a second
+//! although no more is in flight than a slower path carries, `min_rtt` is refreshed.
 //!
 //! Loss: up to 5 % of a round is noise. More, with a queue or twice in a row, lowers a ceiling to 0.8
 //! of the window but never below the BDP; probes lift it by 15 % a round. If cuts change nothing

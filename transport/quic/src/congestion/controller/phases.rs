@@ -8,14 +8,15 @@ use crate::congestion::cycle::{Growth, Phase};
 impl LossTolerant {
     pub(super) fn end_round(&mut self, now: Instant) {
         let queued = self.is_queued(self.round.lowest_rtt, 1.1);
-        let lean = self.window <= LEAN * self.bdp() + self.headroom();
+        let lean = self.window <= LEAN * self.bare_bdp() + self.headroom();
         let tolerated = self.config.loss_tolerated;
         let too_lossy = self.losses.end_round(tolerated, self.mtu, queued, lean);
         if too_lossy {
             self.losses.cut(self.window, self.bdp());
+            self.cycle.squeezed |= lean;
         }
         if !self.round.app_limited {
-            self.notice_slow();
+            self.notice_slow(now);
         }
         self.refresh_old_rtt(now);
         match self.phase {
@@ -78,17 +79,28 @@ impl LossTolerant {
         self.enter(Phase::Probe);
     }
 
-    /// A queue that never empties is somebody else's, and costs this connection if its rate falls meanwhile.
+    /// A queue that never empties is somebody else's. It costs this connection if its rate falls meanwhile, or if so much
+    /// of what does not fill a queue is dropped.
     fn judge_contest(&mut self) {
-        let contest = self.cycle.contest;
-        self.cycle.contest = if !self.is_queued(self.cycle.lowest_rtt, CONTEST_RTT) {
-            0.0
-        } else if self.rate() < CONTEST_DECLINE * self.cycle.rate {
-            (contest + CONTEST_UP).min(1.0)
+        let queued = self.is_queued(self.cycle.lowest_rtt, CONTEST_RTT);
+        let fell = self.rate() < CONTEST_DECLINE * self.cycle.rate;
+        if queued {
+            self.cycle.standing_rtt = self.cycle.lowest_rtt;
+        }
+        self.cycle.contest = if queued && (fell || self.cycle.squeezed) {
+            (self.cycle.contest + CONTEST_UP).min(1.0)
         } else {
-            contest * CONTEST_DOWN
+            self.cycle.contest * CONTEST_DOWN
         };
         self.cycle.rate = self.rate();
+        self.cycle.squeezed = false;
+    }
+
+    /// What the path takes, and as much of the queue of others as this connection has to live with.
+    pub(super) fn base_rtt(&self) -> Duration {
+        let min = self.min_rtt().unwrap_or_default();
+        let standing = self.cycle.standing_rtt.unwrap_or(min);
+        min + standing.saturating_sub(min).mul_f64(self.cycle.contest)
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -148,7 +160,7 @@ impl LossTolerant {
     }
 
     /// The path got slower: three rounds far below the model are the model.
-    fn notice_slow(&mut self) {
+    fn notice_slow(&mut self, now: Instant) {
         let draining = !matches!(self.phase, Phase::Cruise { .. } | Phase::Probe);
         if draining || self.round.best_rate > SLOW * self.rate.get() {
             self.cycle.slow_rounds = 0;
@@ -160,6 +172,9 @@ impl LossTolerant {
             self.rate.clear();
             self.rate.update(self.round.count, rate, RATE_ROUNDS);
             self.cycle.slow_rounds = 0;
+            // Or longer: then what is in flight empties no queue.
+            self.min_rtt
+                .doubt_from(now + SLOW_DOUBT, self.config.min_rtt_expiry);
         }
         // The first slow round began before the path slowed, so only the last two count.
         self.cycle.slow_best = self.round.best_rate;
@@ -174,19 +189,17 @@ impl LossTolerant {
     }
 
     pub(super) fn refresh_window(&self) -> f64 {
-        (REFRESH_GAIN * self.bdp()).max(self.min_window())
+        (REFRESH_GAIN * self.bare_bdp()).max(self.min_window())
     }
 
     /// In flight over the bandwidth-delay product.
     pub(super) fn gain(&self) -> f64 {
-        let contested =
-            |alone: f64, contested: f64| alone + self.cycle.contest * (contested - alone).max(0.0);
         match self.phase {
             Phase::Startup => STARTUP_GAIN,
             Phase::Drain => 1.0,
-            Phase::Probe => contested(self.config.probe_gain, PROBE_CONTESTED),
-            Phase::Settle => contested(SETTLE_GAIN, SETTLE_CONTESTED),
-            Phase::Cruise { .. } => contested(self.config.cruise_gain, self.config.contest_gain),
+            Phase::Probe => self.config.probe_gain,
+            Phase::Settle => SETTLE_GAIN,
+            Phase::Cruise { .. } => self.config.cruise_gain,
             Phase::RefreshRtt { .. } => REFRESH_GAIN,
         }
     }
@@ -207,9 +220,7 @@ const STARTUP_RTT: f64 = 1.4;
 const QUEUED_ACKS: u32 = 8;
 const DRAIN_ROUNDS_MAX: u64 = 3;
 const PROBE_ROUNDS_MAX: u64 = 4;
-const PROBE_CONTESTED: f64 = 2.0;
 const SETTLE_GAIN: f64 = 0.95;
-const SETTLE_CONTESTED: f64 = 1.1;
 const CRUISE_ROUNDS_MIN: u32 = 4;
 /// The shortest round trip of a cycle over the bare one, above which somebody else holds the queue.
 const CONTEST_RTT: f64 = 1.25;
@@ -222,3 +233,5 @@ const REFRESH_GAIN: f64 = 0.5;
 const REFRESH_MIN: Duration = Duration::from_millis(200);
 const SLOW: f64 = 0.6;
 const SLOW_ROUNDS: u32 = 3;
+/// How long the queue may take to empty, once no more is in flight than a slower path carries.
+const SLOW_DOUBT: Duration = Duration::from_secs(1);

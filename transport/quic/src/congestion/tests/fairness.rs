@@ -1,13 +1,15 @@
 //! Several flows share one bottleneck with a queue of one bandwidth-delay product.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn_proto::congestion::{BbrConfig, CubicConfig};
 
+use super::bbr1::Bbr1;
 use super::link::Path;
 use super::sim::Sim;
-use super::{ENDLESS, Factory, LossTolerantConfig, ours};
+use super::{ENDLESS, Factory, ours};
 
 /// Shares of the link over `seconds`, once all have started, two seconds apart.
 fn compete(path: Path, seed: u64, flows: &[Factory], seconds: u64) -> (Vec<f64>, Sim) {
@@ -29,15 +31,8 @@ fn cubic() -> Factory {
     Arc::new(CubicConfig::default())
 }
 
-/// Holds two bandwidth-delay products whoever else is there, as BBRv1 does.
-fn bbr_like() -> Factory {
-    let config = LossTolerantConfig {
-        cruise_gain: 2.0,
-        probe_gain: 2.5,
-        contest_gain: 2.0,
-        ..Default::default()
-    };
-    Arc::new(config)
+fn bbr1() -> Factory {
+    Arc::new(Bbr1)
 }
 
 #[test]
@@ -87,10 +82,46 @@ fn shares_with_a_flow_that_follows_losses() {
 
 #[test]
 fn shares_with_a_flow_that_holds_the_queue() {
-    for flows in [[ours(), bbr_like()], [bbr_like(), ours()]] {
+    for flows in [[ours(), bbr1()], [bbr1(), ours()]] {
         let (shares, _) = compete(Path::new(50, 0.0, 20.0), 6, &flows, 25);
         assert!(shares.iter().all(|share| *share >= 0.125), "{shares:?}");
     }
+}
+
+#[test]
+fn leaves_no_queue_when_the_other_is_gone() {
+    for other in [bbr1(), cubic()] {
+        let path = Path::new(50, 0.0, 20.0);
+        let mut sim = Sim::new(path, 6);
+        let (first, second) = (sim.flow(other), sim.flow(ours()));
+        sim.write(first, 40 << 20, Duration::ZERO);
+        sim.write(second, ENDLESS, Duration::from_secs(2));
+        sim.run_until_received(first, 40 << 20, Duration::from_secs(100));
+        sim.run_for(Duration::from_secs(5));
+        sim.watch(Duration::ZERO);
+        let share = sim.shares(Duration::from_secs(8))[second];
+        let queue = sim.backlog_p99() / path.bdp_bytes();
+        assert!(share > 0.9 && queue < 0.75, "{share} {queue}");
+    }
+}
+
+/// `cargo test -p flwr-transport-quic -- --ignored report_fairness` panics with the table of results.
+#[test]
+#[ignore = "prints a table instead of checking one"]
+fn report_fairness() {
+    let mut table = String::new();
+    for rtt in [20, 50, 100] {
+        for (name, other) in [("bbr1", bbr1()), ("cubic", cubic()), ("ours", ours())] {
+            for flows in [[ours(), other.clone()], [other.clone(), ours()]] {
+                let path = Path::new(rtt, 0.0, 50.0);
+                let (shares, sim) = compete(path, 1, &flows, 30);
+                let halves: Vec<_> = shares.iter().map(|share| share * 2.0).collect();
+                let drops = sim.link.tail_drops as f64 / sim.link.accepted as f64;
+                let _ = writeln!(table, "{rtt} ms {name} | {halves:.2?} | {drops:.3}");
+            }
+        }
+    }
+    panic!("of a fair half | dropped\n{table}");
 }
 
 /// quinn's BBR sends half as much again as the link carries. Against that, only not to starve can be asked for.

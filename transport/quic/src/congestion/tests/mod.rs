@@ -1,5 +1,6 @@
 //! The controller inside real quinn-proto connections, on a simulated clock and path.
 
+mod bbr1;
 mod changes;
 mod fairness;
 mod host;
