@@ -108,7 +108,7 @@ impl Tuning {
         let idle = IdleTimeout::try_from(self.idle_timeout).expect("below 2^62 ms");
         let mut acks = AckFrequencyConfig::default();
         // Acknowledging every tenth packet saves the receiver a quarter of its packets. But what is acknowledged at once is
-        // sent at once, and a burst of more than the pacer's own loses too much where others fill the queue.
+        // sent at once, and long bursts lose too much where others fill the queue, so slow connections do not wait for ten.
         acks.ack_eliciting_threshold(VarInt::from_u32(10))
             .max_ack_delay(Some(ACK_DELAY));
         let mut discovery = MtuDiscoveryConfig::default();
@@ -158,8 +158,8 @@ const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 /// The assumed round trip of a link nothing is known of: a lost first packet then costs 0.3 s and not
 /// 1 s.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// As much as quinn's pacer sends at once.
-const ACK_DELAY: Duration = Duration::from_millis(2);
+/// The least that quinn promises to keep.
+const ACK_DELAY: Duration = Duration::from_millis(1);
 /// The payload of UDP in an Ethernet frame, with IPv4.
 pub(crate) const MTU_ETHERNET: u16 = 1472;
 /// The payload on links with larger frames. Ten of them, which the system takes at once, have to fit into one of 64 KiB.

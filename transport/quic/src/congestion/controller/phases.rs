@@ -12,7 +12,9 @@ impl LossTolerant {
         let tolerated = self.config.loss_tolerated;
         let too_lossy = self.losses.end_round(tolerated, self.mtu, queued, lean);
         if too_lossy {
-            self.losses.cut(self.window, self.bdp());
+            // What others drop must not take what is needed to hold the rate beside them.
+            let contested = 1.0 + self.cycle.contest * (self.config.cruise_gain - 1.0);
+            self.losses.cut(self.window, contested * self.bdp());
             self.cycle.squeezed |= lean;
         }
         if !self.round.app_limited {
@@ -226,7 +228,7 @@ const CRUISE_ROUNDS_MIN: u32 = 4;
 const CONTEST_RTT: f64 = 1.25;
 const CONTEST_DECLINE: f64 = 0.92;
 const CONTEST_UP: f64 = 0.35;
-const CONTEST_DOWN: f64 = 0.6;
+const CONTEST_DOWN: f64 = 0.7;
 /// A window this close to the bandwidth-delay product does not make a queue overflow.
 const LEAN: f64 = 1.25;
 const REFRESH_GAIN: f64 = 0.5;
