@@ -19,6 +19,7 @@ use crate::frame::FrameError;
 use crate::head::{Answered, Asked, Follows, Told};
 use crate::metrics::Unread;
 use crate::options::Admit;
+use crate::refusals::Refusals;
 use crate::stream::{Incoming, Limits, Missing, Outgoing};
 use crate::windows::Windows;
 
@@ -27,6 +28,7 @@ pub(crate) struct Answering<H> {
     pub(crate) handler: Arc<H>,
     pub(crate) peer: Arc<Peer>,
     pub(crate) admit: Admit,
+    pub(crate) refusals: Refusals,
     pub(crate) gone: CancellationToken,
     pub(crate) presence: Presence,
     /// Cancelled when the handshake is over.
@@ -78,7 +80,8 @@ impl<H> Answering<H> {
     where
         H: Handler<P>,
     {
-        let tail = match self.handle(incoming).await {
+        let mut method = UNREAD;
+        let tail = match self.handle(incoming, &mut method).await {
             Ok(Reply { response, tail }) => {
                 let follows = Follows::tail(&tail);
                 let head = Answered::Reply {
@@ -91,16 +94,12 @@ impl<H> Answering<H> {
                     Err(error) => {
                         let why = format!("the answer cannot be sent: {error}");
                         let status = Status::new(Code::ResourceExhausted, why);
-                        let head = Answered::<P::Response>::Failed(status);
-                        return outgoing.write_value(&head).await;
+                        return self.fail::<P>(method, status, outgoing).await;
                     }
                 }
                 tail
             }
-            Err(status) => {
-                let head = Answered::<P::Response>::Failed(status);
-                return outgoing.write_value(&head).await;
-            }
+            Err(status) => return self.fail::<P>(method, status, outgoing).await,
         };
         match tail {
             Tail::None => Ok(()),
@@ -115,7 +114,29 @@ impl<H> Answering<H> {
         }
     }
 
-    async fn handle<P: Protocol>(&self, incoming: RecvStream) -> Result<Reply<P>, Status>
+    async fn fail<P: Protocol>(
+        &self,
+        method: &str,
+        status: Status,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), WriteError> {
+        let (peer, is_draining) = (self.peer.addr, self.drain.is_requested());
+        self.refusals.call(
+            peer,
+            format_args!("{}/{method}", P::NAME),
+            &status,
+            is_draining,
+        );
+        let head = Answered::<P::Response>::Failed(status);
+        outgoing.write_value(&head).await
+    }
+
+    /// Has a call answered. `method` is its name once it is known.
+    async fn handle<P: Protocol>(
+        &self,
+        incoming: RecvStream,
+        method: &mut &'static str,
+    ) -> Result<Reply<P>, Status>
     where
         H: Handler<P>,
     {
@@ -140,6 +161,7 @@ impl<H> Answering<H> {
                 return Err(malformed(format!("the call cannot be read: {missing}")));
             }
         };
+        *method = asked.request.name();
         if is_early && !asked.request.idempotent() {
             // Not before it is certain that the caller is here now (RFC 8470, section 3).
             self.established.cancelled().await;
@@ -211,6 +233,8 @@ fn panicked() -> Status {
     Status::new(Code::Internal, "the handler panicked")
 }
 
+/// The name of a call that was refused before it was read.
+const UNREAD: &str = "*";
 /// How long the head of a call may take to arrive, from the first byte of its stream.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
 /// A caller that waits longer is taken to wait this long.

@@ -23,6 +23,7 @@ use crate::head::Notice;
 use crate::links::Watched;
 use crate::metrics::{ADDRESS_PROOFS, Refusal};
 use crate::options::Options;
+use crate::refusals::{self, Refusals};
 use crate::tuning::{CALLS_AT_FIRST, MTU_JUMBO};
 use crate::windows::{self, Windows};
 use crate::{Tuning, udp};
@@ -121,13 +122,9 @@ impl<H> Serving<H> {
         let greeting = greet::<P>(&self.options, incoming, self.config(address));
         match timeout_at(by, greeting).await {
             Ok(Ok(greeted)) => self.calls::<P>(greeted, by, counted).await,
-            Ok(Err((refusal, why))) => {
-                refusal.count();
-                debug!(%address, "no connection: {why}");
-            }
+            Ok(Err((refusal, why))) => refusals::connection(refusal, address, &why),
             Err(_elapsed) => {
-                Refusal::TooSlow.count();
-                debug!(%address, "no connection: it took too long to begin");
+                refusals::connection(Refusal::TooSlow, address, "it took too long to begin");
             }
         }
     }
@@ -171,6 +168,7 @@ impl<H> Serving<H> {
             handler: Arc::clone(&self.handler),
             peer,
             admit: Arc::clone(&self.options.admit),
+            refusals: Refusals::default(),
             gone,
             presence: presence(&connection),
             established: established.clone(),

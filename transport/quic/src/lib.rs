@@ -28,6 +28,7 @@ mod options;
 mod proof;
 mod pulse;
 mod qlog;
+mod refusals;
 mod sessions;
 mod stream;
 pub mod tuning;

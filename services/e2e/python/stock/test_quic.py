@@ -89,6 +89,9 @@ def test_only_keys_of_the_list_get_in(tmp_path: Path, certificates: Certificates
         stranger = site.add_node("unknown", args=keys["unknown"])
         stranger.wait_log("Public key not recognized")
         assert stranger.wait(20) == 1
+        site.link.process.wait_log(
+            r"WARN.*call refused.*peer=127\.0\.0\.1:\d+.*Public key not recognized"
+        )
         site.nodes.remove(stranger)
         site.add_node("known", args=keys["known"])
         site.app("probe").start().check_round()

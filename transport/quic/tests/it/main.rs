@@ -12,6 +12,7 @@ mod links;
 mod outage;
 mod proof;
 mod raw;
+mod refusals;
 mod relay;
 mod road;
 mod support;
