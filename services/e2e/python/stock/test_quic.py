@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from flwr.common.constant import FAB_MAX_SIZE
 
 from federation import Cast, Federation, SuperNode, superexec
 from harness import OURS, STOCK, AppIoTls, Certificates, binary, make_appio_tls, make_certificates
@@ -39,6 +41,16 @@ def test_rounds_over_quic_alone(
         replies = run.events("reply")
         assert [reply["code"] for reply in replies] == [None] * 6
         assert [reply["saw"]["calls"] for reply in replies] == [1, 1, 2, 2, 3, 3]
+
+
+def test_the_largest_app_bundle(tmp_path: Path, certificates: Certificates) -> None:
+    with federation(tmp_path, certificates) as site:
+        app = site.app("probe")
+        # Noise, which stays as long as it is when it is packed; there are a few kilobytes of other files.
+        (app.directory / "noise.md").write_bytes(os.urandom(FAB_MAX_SIZE - 32_000))
+        app.start().check_round()
+        (app.directory / "noise.md").write_bytes(os.urandom(FAB_MAX_SIZE))
+        assert "FAB size exceeds" in app.flwr("run", ".").text
 
 
 def test_nodes_of_both_transports_in_one_federation(

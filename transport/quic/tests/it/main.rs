@@ -4,6 +4,7 @@
 
 mod battery;
 mod budget;
+mod bundles;
 mod corpus;
 mod counters;
 mod early;
