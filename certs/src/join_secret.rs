@@ -15,6 +15,10 @@ use crate::files::{self, Mode, NewFile, WriteError};
 /// The header that a launcher presents its secret in.
 pub const JOIN_SECRET_HEADER: &str = "flwr-quic-join-secret";
 
+/// What a launcher is told that presents another secret.
+pub const WRONG_JOIN_SECRET: &str = "the join secret is not this daemon's: give the one in the file that its \
+                                     --appio-join-secret-file names";
+
 /// What a launcher knows: 32 to 256 visible ASCII characters. Its `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinSecret(String);

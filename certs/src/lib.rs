@@ -49,6 +49,7 @@ pub use handshake::HandshakeError;
 pub use inspect::{CertInfo, show, verify};
 pub use join_secret::{
     JOIN_SECRET_HEADER, JoinSecret, JoinSecretDigest, JoinSecretError, LoadedSecret,
+    WRONG_JOIN_SECRET,
 };
 pub use key_cache::KeyCache;
 pub use key_pair::{KeyFileError, KeyFiles, NodeKeyPair};

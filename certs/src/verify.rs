@@ -58,7 +58,7 @@ pub fn verify_node_request(
     Ok(key)
 }
 
-/// Why a request is UNAUTHENTICATED. The texts are what stock nodes are told.
+/// Why a request is UNAUTHENTICATED. The texts are what stock nodes are told, word for word as Flower 1.22 does.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 pub enum AuthError {
     /// The signature is not this key's over this timestamp, or the key is none.

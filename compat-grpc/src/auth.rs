@@ -8,8 +8,8 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use flwr_certs::{
-    AllowList, AuthError, JOIN_SECRET_HEADER, JoinSecretDigest, KeyCache, PUBLIC_KEY_HEADER,
-    SIGNATURE_HEADER, TIMESTAMP_HEADER, verify_node_request,
+    AllowList, JOIN_SECRET_HEADER, JoinSecretDigest, KeyCache, PUBLIC_KEY_HEADER, SIGNATURE_HEADER,
+    TIMESTAMP_HEADER, WRONG_JOIN_SECRET, verify_node_request,
 };
 use flwr_transport::{Identity, PublicKey};
 use http::HeaderMap;
@@ -87,16 +87,12 @@ impl CallerAuth {
             allow_list.as_deref(),
             keys,
         )
-        .map_err(|error| tonic::Status::unauthenticated(text(&error)))?;
+        .map_err(|error| tonic::Status::unauthenticated(error.to_string()))?;
         Ok(Identity::NodeKey(PublicKey::from_spki_der(
             key.spki_bytes(),
         )))
     }
 }
-
-/// What a launcher is told that presents another secret.
-pub const WRONG_JOIN_SECRET: &str = "the join secret is not this daemon's: give the one in the file that its \
-                                     --appio-join-secret-file names";
 
 fn launcher(digest: &JoinSecretDigest, headers: &HeaderMap) -> Result<Identity, tonic::Status> {
     let Some(presented) = headers.get_all(JOIN_SECRET_HEADER).into_iter().next_back() else {
@@ -106,16 +102,6 @@ fn launcher(digest: &JoinSecretDigest, headers: &HeaderMap) -> Result<Identity, 
         return Ok(Identity::Launcher);
     }
     Err(tonic::Status::unauthenticated(WRONG_JOIN_SECRET))
-}
-
-/// The texts Flower 1.22 uses.
-fn text(error: &AuthError) -> &'static str {
-    match error {
-        AuthError::MissingMetadata => "Missing authentication metadata",
-        AuthError::KeyNotRecognized => "Public key not recognized",
-        AuthError::InvalidSignature => "Invalid signature",
-        AuthError::InvalidTimestamp => "Invalid timestamp",
-    }
 }
 
 /// A binary header's bytes, with or without padding (gRPC over HTTP/2, "Binary headers"); nothing if

@@ -32,7 +32,7 @@ mod serving;
 mod status;
 
 pub use accept::Limits;
-pub use auth::{CallerAuth, WRONG_JOIN_SECRET};
+pub use auth::CallerAuth;
 pub use buffers::Buffers;
 pub use client::{
     Asking, Credentials, GrpcCaller, GrpcConnector, NodeSigner, RestCaller, RestConnector,

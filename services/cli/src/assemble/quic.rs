@@ -4,10 +4,9 @@ use std::{net::UdpSocket, sync::Arc, time::Duration};
 
 use flwr_api::{appio::AppIo, fleet::Fleet};
 use flwr_certs::{
-    AllowList, ClientCertificate, ClientTls, JoinSecret, JoinSecretDigest, NodeKeyPair, ServerTls,
-    asking_for_node_keys, node_key_in, proved_key,
+    AllowList, AuthError, ClientCertificate, ClientTls, JoinSecret, JoinSecretDigest, NodeKeyPair,
+    ServerTls, WRONG_JOIN_SECRET, asking_for_node_keys, node_key_in, proved_key,
 };
-use flwr_compat_grpc::WRONG_JOIN_SECRET;
 use flwr_state::SystemEntropy;
 use flwr_transport::{
     Bearer, Code, ConnectError, DynCaller, Identity, Policy, Prefer, Protocol, PublicKey, Redial,
@@ -185,19 +184,19 @@ fn identify_launcher(secret: Option<JoinSecretDigest>) -> Identify {
     })
 }
 
-/// Nodes with a key, of the list if there is one. The texts are Flower 1.22's, as over gRPC.
+/// Nodes with a key, of the list if there is one. The texts are those over gRPC.
 fn admit_nodes(list: Option<Arc<AllowList>>) -> Admit {
     Arc::new(move |identity| {
-        let refuse = |text| Err(Status::new(Code::Unauthenticated, text));
-        let Identity::NodeKey(key) = identity else {
-            return refuse("Missing authentication metadata");
+        let is_listed = |key: &PublicKey| {
+            let list = list.as_ref();
+            list.is_none_or(|list| list.contains_spki(key.spki_der()))
         };
-        match &list {
-            Some(list) if !list.contains_spki(key.spki_der()) => {
-                refuse("Public key not recognized")
-            }
-            _ => Ok(()),
-        }
+        let error = match identity {
+            Identity::NodeKey(key) if is_listed(key) => return Ok(()),
+            Identity::NodeKey(_) => AuthError::KeyNotRecognized,
+            _ => AuthError::MissingMetadata,
+        };
+        Err(Status::new(Code::Unauthenticated, error.to_string()))
     })
 }
 
