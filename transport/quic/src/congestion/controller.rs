@@ -190,13 +190,10 @@ impl LossTolerant {
     fn on_rtt(&mut self, now: Instant, rtt: Duration) {
         let lower = |lowest: Option<Duration>| Some(lowest.map_or(rtt, |lowest| lowest.min(rtt)));
         self.round.lowest_rtt = lower(self.round.lowest_rtt);
-        match &mut self.phase {
-            Phase::RefreshRtt {
-                until: Some(_),
-                lowest,
-            } => *lowest = lower(*lowest),
-            Phase::RefreshRtt { until: None, .. } => {}
-            _ => self.cycle.lowest_rtt = lower(self.cycle.lowest_rtt),
+        if let Phase::RefreshRtt { until, lowest } = &mut self.phase {
+            *lowest = until.and_then(|_| lower(*lowest));
+        } else {
+            self.cycle.lowest_rtt = lower(self.cycle.lowest_rtt);
         }
         self.min_rtt.update(now, rtt);
     }

@@ -33,9 +33,9 @@
 //! although no more is in flight than a slower path carries, `min_rtt` is refreshed.
 //!
 //! Loss: up to 5 % of a round is noise. More, with a queue or twice in a row, lowers a ceiling to 0.8
-//! of the window but never below the BDP; probes lift it by 15 % a round. If cuts change nothing
-//! though no more than the BDP is in flight, the loss is not ours, and that much of it is tolerated.
-//! Persistent congestion starts over.
+//! of the window but never below the BDP, or in a contest what cruise needs; probes lift it by 15 % a
+//! round. If cuts change nothing though no more than the BDP is in flight, the loss is not ours, and
+//! that much of it is tolerated. Persistent congestion starts over.
 //!
 //! Busy machines: round trips include waiting for the processor, and the pacer forgets what it could
 //! not send in time. While the window is not within reach, quinn is told a larger one: 1.25 windows

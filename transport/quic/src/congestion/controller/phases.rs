@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LossTolerant, RATE_ROUNDS};
+use super::{Cycle, LossTolerant, RATE_ROUNDS};
 use crate::congestion::cycle::{Growth, Phase};
 
 impl LossTolerant {
@@ -211,6 +211,7 @@ impl LossTolerant {
         self.rate.clear();
         self.losses.forget();
         self.growth = Growth::default();
+        self.cycle = Cycle::default();
         self.window = self.min_window();
         self.enter(Phase::Startup);
     }

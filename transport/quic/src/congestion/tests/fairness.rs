@@ -88,6 +88,21 @@ fn shares_with_a_flow_that_holds_the_queue() {
     }
 }
 
+/// It would be 0.22 without.
+#[test]
+fn a_contest_is_worth_a_share() {
+    let path = Path::new(20, 0.0005, 50.0);
+    let shares: Vec<_> = (1..=3)
+        .flat_map(|seed| {
+            let (first, _) = compete(path, seed, &[ours(), bbr1()], 25);
+            let (second, _) = compete(path, seed, &[bbr1(), ours()], 25);
+            [first[0], second[1]]
+        })
+        .collect();
+    let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+    assert!(mean >= 0.27, "{shares:?}");
+}
+
 #[test]
 fn leaves_no_queue_when_the_other_is_gone() {
     for other in [bbr1(), cubic()] {
