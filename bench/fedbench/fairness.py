@@ -4,7 +4,7 @@ from . import flows, linkrun
 from .linkreport import at_least, by, markdown, spread, summary
 from .linkrun import Transport
 
-RTTS_MS, RATE_MBIT = (20, 50), 50
+RTTS_MS, RATE_MBIT = (20, 50, 100), 50
 PAIRS = "quic+quic,quic+tls-cubic,quic+tls-bbr,tls-cubic+tls-cubic,tls-cubic+tls-bbr"
 STARTUP_S, WINDOW_S = 5, 30
 SLACK_S = 3
