@@ -34,6 +34,12 @@ pub enum StoreError {
         /// The folder.
         folder: PathBuf,
     },
+    /// What is stored of an object does not fit what is stored of others.
+    #[error("the rows of object {object} do not fit together")]
+    Inconsistent {
+        /// The object.
+        object: flwr_api::ObjectId,
+    },
     /// A body did not arrive whole.
     #[error("the object did not arrive whole")]
     Body(#[from] flwr_transport::BodyError),
@@ -78,9 +84,11 @@ impl StoreError {
     pub fn code(&self) -> Code {
         match self {
             Self::Full { .. } => Code::ResourceExhausted,
-            Self::Body(_) | Self::InUse { .. } | Self::Io { .. } | Self::Stopped => {
-                Code::Unavailable
-            }
+            Self::Body(_)
+            | Self::Inconsistent { .. }
+            | Self::InUse { .. }
+            | Self::Io { .. }
+            | Self::Stopped => Code::Unavailable,
         }
     }
 }

@@ -5,10 +5,11 @@
 //! never reads a clock and never draws a random number: both are arguments, so that every test can
 //! be repeated. Waiting is not state's business either: [`wakeups`] only says when to look again.
 //!
-//! Start with [`link`]; [`memory`] is the reference for every other back end, and
-//! [`conformance`] holds the rules all of them must keep. What is kept in files is apart from that:
+//! Start with [`link`]. The rules are written once, as tables in memory ([`State`]); a back end is a
+//! [`storage`] that makes them last. [`memory`] is the one that does not, and [`conformance`] holds
+//! the rules all of them must keep. What is kept in files is apart from that:
 //! [`fabs`] are app bundles, [`files`] are objects for whoever has no room for them in memory,
-//! [`journal`] are notes that outlive a process.
+//! [`journal`] are notes that outlive a process, [`logs`] what a run's log keeps.
 
 pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
@@ -20,7 +21,11 @@ pub mod fabs;
 pub mod files;
 pub mod journal;
 pub mod link;
+pub mod logs;
 pub mod memory;
+mod state;
+pub mod storage;
+mod tables;
 pub mod wakeups;
 
 pub use clock::{Clock, SystemClock};
@@ -34,5 +39,8 @@ pub use link::{
     NodeCreation, Nodes, Object, Objects, Put, Replies, ReplyOutcome, RunLogs, Runs, StartedApp,
     Tokens, Transition,
 };
-pub use memory::MemoryState;
+pub use memory::{Memory, MemoryState};
+pub use state::State;
+pub use storage::Storage;
+pub use tables::rows;
 pub use wakeups::{Subscription, Topic, Wakeups};

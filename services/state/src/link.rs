@@ -23,6 +23,11 @@ use crate::wakeups::Wakeups;
 pub trait LinkState: Nodes + Runs + Tokens + Mailbox + Objects + RunLogs {
     /// Where this state says that something has changed.
     fn wakeups(&self) -> &Wakeups;
+
+    /// Makes the signs of life of nodes and runs last that have come until `now`, which may be lost
+    /// before. To be called every few seconds: what a process that is gone has missed is counted
+    /// from the last time.
+    fn checkpoint(&self, now: UnixTime) -> impl Future<Output = StoreResult<()>> + Send;
 }
 
 /// A node that wants to join.

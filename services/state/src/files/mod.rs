@@ -219,6 +219,22 @@ impl ObjectFiles {
         blocking(move || folder.remove(id)).await
     }
 
+    /// Removes an object unless it is pinned; false if it is, or is not here. Blocks.
+    ///
+    /// # Errors
+    /// The disk said no.
+    pub fn remove_now(&self, id: ObjectId) -> StoreResult<bool> {
+        self.folder.remove(id)
+    }
+
+    /// Removes all objects that are not pinned. Blocks.
+    ///
+    /// # Errors
+    /// The disk said no.
+    pub fn clear_now(&self) -> StoreResult<()> {
+        self.folder.clear()
+    }
+
     /// Removes all objects that are not pinned. Dropping the future does not stop it.
     ///
     /// # Errors
@@ -256,6 +272,14 @@ impl fmt::Debug for Partial {
             .field("len", &self.len())
             .finish()
     }
+}
+
+/// Checks the bytes of an object and drops them: their hash, then their format.
+///
+/// # Errors
+/// The body broke off.
+pub async fn inspect(id: ObjectId, body: Body) -> Result<Option<PutFile>, BodyError> {
+    writing::inspect(id, body).await
 }
 
 /// Objects that are not removed while this lives. Pins of one object add up.

@@ -256,6 +256,29 @@ impl Drop for Reservation {
     }
 }
 
+/// What is wrong with the bytes of an object, which are dropped; nothing if they are right.
+pub(super) async fn inspect(id: ObjectId, body: Body) -> Result<Option<PutFile>, BodyError> {
+    let (mut body, mut len) = (body.checked(), 0);
+    let mut judged = (Check::id(id), HeadCheck::new());
+    while let Some(piece) = body.next().await.transpose()? {
+        len += piece.len() as u64;
+        let hash = move || {
+            judged.0.update(&piece);
+            judged.1.push(&piece);
+            judged
+        };
+        judged = match tokio::task::spawn_blocking(hash).await {
+            Ok(judged) => judged,
+            Err(_) => return Err(BodyError::Interrupted),
+        };
+    }
+    let (check, head) = judged;
+    if check.finish().is_none() {
+        return Ok(Some(PutFile::WrongHash));
+    }
+    Ok(head.finish(len).err().map(PutFile::Malformed))
+}
+
 /// Bytes that are handed to another thread at once, at least: about a millisecond of work.
 const BATCH_BYTES: usize = 1 << 20;
 

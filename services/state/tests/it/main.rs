@@ -7,4 +7,4 @@ mod model;
 
 use flwr_state::MemoryState;
 
-flwr_state::conformance!(async || MemoryState::new());
+flwr_state::conformance!(async || MemoryState::default());

@@ -97,7 +97,7 @@ fn universe(shape: &[Vec<Index>]) -> Vec<Made> {
 }
 
 async fn compare(universe: &[Made], steps: Vec<Step>) {
-    let state = MemoryState::new();
+    let state = MemoryState::default();
     let mut model = Model::default();
     let mut runs: Vec<RunId> = (1..=RUNS).map(RunId).collect();
     for run in &runs {

@@ -1,86 +1,152 @@
-//! State in memory: the reference for every other back end.
+//! The SuperLink's state as tables in memory, whatever else is kept of them.
 //!
-//! Each table is a plain struct in a file of its own that knows no clock and no locks. [`Inner`]
-//! joins them and does what concerns several; [`MemoryState`] puts one mutex around it, held for
-//! one step at a time and never across an await. Bytes are checked before, trees built, waiters
-//! woken and memory given back after it is held.
+//! Each table is a plain struct in a file of its own that knows no clock and no locks. [`Tables`]
+//! joins them and does what concerns several: one method is one step. Bytes are checked before,
+//! trees built, waiters woken and memory given back after a step.
 
-mod links;
-mod logs;
 mod mailbox;
+mod marks;
 mod nodes;
 mod objects;
 mod replies;
+pub mod rows;
 mod runs;
 mod shelves;
 mod tokens;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use flwr_api::{
     Message, MessageId, NodeId, ObjectId, ObjectTree, Phase, RunId, RunStatus, Token, UnixTime,
 };
 
-use self::logs::Logs;
-use self::mailbox::{Mailbox, Offer};
+use self::mailbox::{MailRows, Mailbox, Offer};
 use self::nodes::Nodes;
-use self::objects::{Objects, Stored};
+use self::objects::Objects;
+pub(crate) use self::objects::{Damaged, Shape, Stored};
 use self::replies::Found;
+use self::rows::{Change, Rows};
 use self::runs::Runs;
 use self::tokens::Tokens;
 use crate::link::{
     AppOutputs, LaunchQueue, NewNode, NewRun, NodeCreation, ReplyOutcome, StartedApp, Transition,
 };
-use crate::wakeups::{Topic, Wakeups};
+use crate::storage::{Changes, Content};
+use crate::wakeups::Topic;
 
-/// State in memory. Cheap to clone: all clones are the same state.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryState {
-    inner: Arc<Mutex<Inner>>,
-    wakeups: Wakeups,
-}
-
+/// All tables.
 #[derive(Debug, Default)]
-struct Inner {
-    nodes: Nodes,
-    runs: Runs,
-    tokens: Tokens,
+pub(crate) struct Tables {
+    pub(crate) nodes: Nodes,
+    pub(crate) runs: Runs,
+    pub(crate) tokens: Tokens,
     mailbox: Mailbox,
-    objects: Objects,
-    logs: Logs,
-    /// What has changed in this step.
-    changed: Vec<Topic>,
+    pub(crate) objects: Objects,
+    /// Who may have to look again since this was last taken.
+    pub(crate) changed: Vec<Topic>,
+    /// The latest time that a step was given.
+    seen: UnixTime,
+    /// When all rows were last made complete, until that is copied too.
+    as_of: Option<UnixTime>,
 }
 
-impl MemoryState {
-    /// State with nothing in it.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+impl Tables {
+    /// Tables from the rows of a former process, as of `now`. The time since the rows were written
+    /// does not count: nobody could send heartbeats.
+    ///
+    /// # Errors
+    /// The rows do not fit together.
+    pub(crate) fn restore(rows: Rows, now: UnixTime) -> Result<Self, Damaged> {
+        let away = rows
+            .as_of
+            .map_or(0.0, |as_of| as_of.until(now).as_secs_f64());
+        let mut tables = Self::default();
+        // These rows are other ones by that.
+        tables.nodes.marks.turn_on();
+        tables.runs.marks.turn_on();
+        tables.tokens.marks.turn_on();
+        tables.nodes.restore(rows.nodes, away);
+        tables.runs.restore(rows.runs, away);
+        tables.tokens.restore(rows.tokens, away);
+        tables.objects.restore(rows.objects, rows.holds)?;
+        let mail = MailRows {
+            instructions: rows.instructions,
+            replies: rows.replies,
+            unwanted: rows.unwanted,
+            abandoned: rows.abandoned,
+        };
+        tables.mailbox.restore(mail, &tables.objects);
+        tables.keep_marks();
+        tables.give_up(&rows.lost.into_iter().collect(), now);
+        Ok(tables)
     }
 
-    /// Does one atomic step, and wakes whom it concerns.
-    fn step<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = work(&mut inner);
-        let changed = std::mem::take(&mut inner.changed);
-        let woken = std::mem::take(&mut inner.mailbox.woken);
-        let removed = inner.objects.take_removed();
-        drop(inner);
-        for topic in changed.into_iter().chain(woken) {
-            self.wakeups.notify(topic);
+    /// Notes from now on which rows change.
+    pub(crate) fn keep_marks(&mut self) {
+        self.nodes.marks.turn_on();
+        self.runs.marks.turn_on();
+        self.tokens.marks.turn_on();
+        self.mailbox.marks.turn_on();
+        self.objects.marks.turn_on();
+    }
+
+    /// What has changed since this was last taken.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        let (nodes, runs, tokens) = (&mut self.nodes, &mut self.runs, &mut self.tokens);
+        let mut rows = Vec::new();
+        for id in nodes.marks.take() {
+            rows.push(Change::Node(id, nodes.row(id)));
         }
-        for (object, content) in removed {
-            drop(content);
-            self.wakeups.notify(Topic::Object(object));
+        for run in runs.marks.take() {
+            rows.push(Change::Run(run, runs.row(run)));
         }
-        result
+        for token in tokens.marks.take() {
+            let row = tokens.row(&token);
+            rows.push(Change::Token(token, row));
+        }
+        for key in self.mailbox.marks.take() {
+            rows.push(self.mailbox.change(key));
+        }
+        for key in self.objects.marks.take() {
+            rows.extend(self.objects.change(&key));
+        }
+        rows.extend(self.as_of.take().map(Change::AsOf));
+        let removed = self.objects.take_removed();
+        Changes { rows, removed }
+    }
+
+    /// Who may have to look again since this was last taken.
+    pub(crate) fn take_woken(&mut self) -> Vec<Topic> {
+        let mut woken = std::mem::take(&mut self.changed);
+        woken.append(&mut self.mailbox.woken);
+        woken
+    }
+
+    /// Makes the copies of all rows complete with this step, the rows included that could have waited.
+    pub(crate) fn catch_up(&mut self, now: UnixTime) {
+        self.as_of = Some(now);
+        self.nodes.marks.hurry();
+        self.runs.marks.hurry();
+    }
+
+    /// The bytes of objects turned out to be lost. What cannot be handed out without them is
+    /// answered with errors; returns how much that was.
+    pub(crate) fn lose(&mut self, lost: &HashSet<ObjectId>) -> usize {
+        self.objects.lose(lost);
+        self.give_up(lost, self.seen)
+    }
+
+    fn give_up(&mut self, lost: &HashSet<ObjectId>, now: UnixTime) -> usize {
+        if lost.is_empty() {
+            return 0;
+        }
+        replies::give_up(&mut self.mailbox, &mut self.objects, lost, now)
     }
 }
 
-impl Inner {
-    fn create_node(&mut self, node: NewNode, now: UnixTime) -> NodeCreation {
+impl Tables {
+    pub(crate) fn create_node(&mut self, node: NewNode, now: UnixTime) -> NodeCreation {
         let creation = self.nodes.create(node, now);
         if let NodeCreation::Replaced(former) = creation {
             self.node_is_gone(former);
@@ -88,7 +154,7 @@ impl Inner {
         creation
     }
 
-    fn delete_node(&mut self, node: NodeId) -> bool {
+    pub(crate) fn delete_node(&mut self, node: NodeId) -> bool {
         let deleted = self.nodes.delete(node);
         if deleted {
             self.node_is_gone(node);
@@ -96,7 +162,7 @@ impl Inner {
         deleted
     }
 
-    fn sweep_nodes(&mut self, offline_since: UnixTime) -> Vec<NodeId> {
+    pub(crate) fn sweep_nodes(&mut self, offline_since: UnixTime) -> Vec<NodeId> {
         let mut idle = self.nodes.offline_before(offline_since);
         idle.retain(|node| !self.mailbox.has_work(*node, offline_since));
         for node in &idle {
@@ -112,7 +178,7 @@ impl Inner {
         self.changed.extend(waiting.into_iter().map(Topic::Run));
     }
 
-    fn create_run(&mut self, run: NewRun, now: UnixTime) -> bool {
+    pub(crate) fn create_run(&mut self, run: NewRun, now: UnixTime) -> bool {
         let created = self.runs.create(run, now);
         if created {
             self.changed.push(Topic::Launch);
@@ -122,14 +188,15 @@ impl Inner {
 
     /// Finishes runs whose leases have passed. Every step that looks at a run's status does this
     /// first.
-    fn expire_runs(&mut self, now: UnixTime) {
+    pub(crate) fn expire_runs(&mut self, now: UnixTime) {
+        self.seen = self.seen.max(now);
         while let Some(run) = self.runs.expire_one(now) {
             tracing::warn!(%run, "run failed: its app has stopped sending heartbeats");
             self.status_changed(run);
         }
     }
 
-    fn move_run(&mut self, run: RunId, to: RunStatus, now: UnixTime) -> Transition {
+    pub(crate) fn move_run(&mut self, run: RunId, to: RunStatus, now: UnixTime) -> Transition {
         self.expire_runs(now);
         let transition = self.runs.shift(run, to, now);
         if transition == Transition::Applied {
@@ -153,7 +220,7 @@ impl Inner {
         self.changed.extend([Topic::Run(run), Topic::Log(run)]);
     }
 
-    fn launch_queue(&mut self, now: UnixTime) -> LaunchQueue {
+    pub(crate) fn launch_queue(&mut self, now: UnixTime) -> LaunchQueue {
         self.expire_runs(now);
         let mut queue = LaunchQueue::default();
         for run in self.runs.pending() {
@@ -168,7 +235,7 @@ impl Inner {
         queue
     }
 
-    fn start_app(&mut self, token: &Token, now: UnixTime) -> StartedApp {
+    pub(crate) fn start_app(&mut self, token: &Token, now: UnixTime) -> StartedApp {
         self.expire_runs(now);
         let Some(claim) = self.tokens.get(token).filter(|claim| !claim.spent) else {
             return StartedApp::InvalidToken;
@@ -195,7 +262,7 @@ impl Inner {
             })
     }
 
-    fn finish_app(
+    pub(crate) fn finish_app(
         &mut self,
         token: &Token,
         run: RunId,
@@ -221,7 +288,7 @@ impl Inner {
         AppOutputs::Stored
     }
 
-    fn announce(&mut self, run: RunId, trees: &[ObjectTree]) -> Vec<ObjectId> {
+    pub(crate) fn announce(&mut self, run: RunId, trees: &[ObjectTree]) -> Vec<ObjectId> {
         if !self.runs.is_open(run) {
             // Nothing would ever free them.
             return Vec::new();
@@ -229,7 +296,7 @@ impl Inner {
         self.objects.announce(run, trees)
     }
 
-    fn store_instructions(
+    pub(crate) fn store_instructions(
         &mut self,
         run: RunId,
         messages: Vec<Message>,
@@ -259,14 +326,14 @@ impl Inner {
         (stored, missing)
     }
 
-    fn deliver(&mut self, node: NodeId, now: UnixTime) -> Option<Offer> {
+    pub(crate) fn deliver(&mut self, node: NodeId, now: UnixTime) -> Option<Offer> {
         self.expire_runs(now);
         let runs = &self.runs;
         let running = |run| runs.phase(run) == Some(Phase::Running);
         self.mailbox.deliver(node, now, running, &mut self.objects)
     }
 
-    fn store_reply(
+    pub(crate) fn store_reply(
         &mut self,
         reply: Message,
         trees: &[ObjectTree],
@@ -289,7 +356,12 @@ impl Inner {
         (outcome, missing)
     }
 
-    fn replies(&mut self, run: RunId, instructions: &[MessageId], now: UnixTime) -> Found {
+    pub(crate) fn replies(
+        &mut self,
+        run: RunId,
+        instructions: &[MessageId],
+        now: UnixTime,
+    ) -> Found {
         self.expire_runs(now);
         if !self.runs.is_open(run) {
             // Errors made now would never be freed; whoever asks learns of the status first.
@@ -302,7 +374,11 @@ impl Inner {
         replies::find(&mut self.mailbox, nodes, objects, run, instructions, now)
     }
 
-    fn put_object(&mut self, object: ObjectId, content: Bytes) -> Stored {
+    pub(crate) fn confirm(&mut self, run: RunId, message: ObjectId) {
+        self.mailbox.confirm(run, message, &mut self.objects);
+    }
+
+    pub(crate) fn put_object(&mut self, object: ObjectId, content: Content) -> Stored {
         let stored = self.objects.put(object, content);
         if let Stored::Kept(roots) = &stored {
             self.changed.push(Topic::Object(object));

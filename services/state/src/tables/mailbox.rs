@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use flwr_api::{Message, MessageId, NodeId, ObjectId, RunId, UnixTime};
 
+use super::marks::Marks;
 use super::objects::{Objects, Shape};
+use super::rows::{Change, InstructionRow, Of, ReplyRow};
 use super::shelves::{Place, Shelves, shelve};
 use crate::link::ReplyOutcome;
 use crate::wakeups::Topic;
@@ -26,6 +28,18 @@ pub(super) struct Mailbox {
     arrivals: u64,
     /// Who may have to look again since this was last taken.
     pub(super) woken: Vec<Topic>,
+    pub(super) marks: Marks<MailKey>,
+}
+
+/// What a row of this table is found by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum MailKey {
+    Instruction(RunId, Name),
+    Reply(RunId, Name, Of),
+    Unwanted(RunId, ObjectId),
+    Abandoned(NodeId, RunId, ObjectId),
+    /// All rows of a run are gone.
+    Run(RunId),
 }
 
 /// The messages of one run.
@@ -38,6 +52,14 @@ pub(super) struct RunBox {
     pub(super) replies: HashMap<ObjectId, Name>,
     /// Roots of messages that were not stored: kept until their senders have sent everything.
     unwanted: HashSet<ObjectId>,
+}
+
+/// The rows of this table.
+pub(super) struct MailRows {
+    pub(super) instructions: Vec<InstructionRow>,
+    pub(super) replies: Vec<ReplyRow>,
+    pub(super) unwanted: Vec<(RunId, ObjectId)>,
+    pub(super) abandoned: Vec<(NodeId, RunId, ObjectId)>,
 }
 
 /// A message's id, for comparing. Hexadecimal ids are the same in upper and lower case.
@@ -55,7 +77,7 @@ pub(super) struct Instruction {
     /// Whether its node has been handed it.
     offered: bool,
     /// Whether its node has got it; its objects are released then.
-    confirmed: bool,
+    pub(super) confirmed: bool,
     pub(super) reply: Option<Reply>,
 }
 
@@ -69,10 +91,10 @@ pub(super) struct Reply {
 }
 
 /// An instruction to hand out.
-pub(super) struct Offer {
-    pub(super) message: Message,
-    pub(super) shape: Arc<Shape>,
-    pub(super) again: bool,
+pub(crate) struct Offer {
+    pub(crate) message: Message,
+    pub(crate) shape: Arc<Shape>,
+    pub(crate) again: bool,
 }
 
 impl Mailbox {
@@ -83,8 +105,10 @@ impl Mailbox {
         if of_run.instructions.contains_key(&name) {
             return;
         }
-        if let Name::Root(root) = &name {
-            of_run.unwanted.remove(root);
+        if let Name::Root(root) = &name
+            && of_run.unwanted.remove(root)
+        {
+            self.marks.mark(MailKey::Unwanted(run, *root));
         }
         let mut instruction = Instruction {
             arrival: self.arrivals,
@@ -101,6 +125,7 @@ impl Mailbox {
             self.woken
                 .push(Topic::Node(instruction.message.metadata.dst));
         }
+        self.marks.mark(MailKey::Instruction(run, name.clone()));
         of_run.instructions.insert(name, instruction);
     }
 
@@ -120,8 +145,8 @@ impl Mailbox {
         }
         if objects.is_complete(root) {
             objects.release(run, root);
-        } else if objects.shape(root).is_some() {
-            of_run.unwanted.insert(root);
+        } else if objects.shape(root).is_some() && of_run.unwanted.insert(root) {
+            self.marks.mark(MailKey::Unwanted(run, root));
         }
     }
 
@@ -162,6 +187,9 @@ impl Mailbox {
         let shape = objects.shape(instruction.message.metadata.id.root()?)?;
         let again = std::mem::replace(&mut instruction.offered, true);
         shelve(&mut self.shelves, run, &name, instruction, Place::Offered);
+        if !again {
+            self.marks.mark(MailKey::Instruction(run, name));
+        }
         Some(Offer {
             message: instruction.message.clone(),
             shape,
@@ -210,7 +238,9 @@ impl Mailbox {
             }
         }
         let complete = root.is_some_and(|root| {
-            of_run.unwanted.remove(&root);
+            if of_run.unwanted.remove(&root) {
+                self.marks.mark(MailKey::Unwanted(run, root));
+            }
             of_run.replies.insert(root, name.clone());
             objects.hold(run, root);
             objects.is_complete(root)
@@ -221,6 +251,8 @@ impl Mailbox {
             synthetic: false,
         });
         shelve(&mut self.shelves, run, &name, instruction, Place::Out);
+        self.marks.mark(MailKey::Instruction(run, name.clone()));
+        self.marks.mark(MailKey::Reply(run, name, Of::Instruction));
         if complete {
             self.woken.push(Topic::Run(run));
         }
@@ -236,6 +268,7 @@ impl Mailbox {
         if of_run.replies.contains_key(&root) {
             self.woken.push(Topic::Run(run));
         } else if of_run.unwanted.remove(&root) {
+            self.marks.mark(MailKey::Unwanted(run, root));
             objects.release(run, root);
         } else if let Some(instruction) = of_run.instructions.get_mut(&name)
             && matches!(instruction.place, Place::Unannounced | Place::Incomplete)
@@ -255,12 +288,14 @@ impl Mailbox {
                 let is_error = |error: &Reply| error.message.metadata.id.root() == Some(root);
                 if of_run.errors.get(&asked).is_some_and(is_error) {
                     of_run.errors.remove(&asked);
+                    self.marks.mark(MailKey::Reply(run, asked, Of::Nothing));
                 } else {
                     self.forget(run, &asked, objects);
                 }
             } else if let Some(instruction) = of_run.instructions.get_mut(&name) {
                 instruction.confirmed = true;
                 shelve(&mut self.shelves, run, &name, instruction, Place::Out);
+                self.marks.mark(MailKey::Instruction(run, name));
             }
         }
         objects.release(run, root);
@@ -273,10 +308,15 @@ impl Mailbox {
         of_run.replies.extend(root.map(|root| (root, name.clone())));
         let Some(instruction) = of_run.instructions.get_mut(name) else {
             of_run.errors.insert(name.clone(), reply);
+            self.marks
+                .mark(MailKey::Reply(run, name.clone(), Of::Nothing));
             return;
         };
         let former = instruction.reply.replace(reply);
         shelve(&mut self.shelves, run, name, instruction, Place::Out);
+        self.marks.mark(MailKey::Instruction(run, name.clone()));
+        self.marks
+            .mark(MailKey::Reply(run, name.clone(), Of::Instruction));
         if let Some(root) = former.and_then(|former| former.message.metadata.id.root()) {
             of_run.replies.remove(&root);
             self.discard(run, root, objects);
@@ -286,6 +326,7 @@ impl Mailbox {
     /// Removes everything of a run but its objects.
     pub(super) fn remove_run(&mut self, run: RunId) {
         let of_run = self.boxes.remove(&run).unwrap_or_default();
+        self.marks.mark(MailKey::Run(run));
         for (name, mut instruction) in of_run.instructions {
             shelve(&mut self.shelves, run, &name, &mut instruction, Place::Out);
         }
@@ -339,11 +380,107 @@ impl Mailbox {
         }
     }
 
+    /// A row as it is now.
+    pub(super) fn change(&self, key: MailKey) -> Change {
+        match key {
+            MailKey::Instruction(run, name) => {
+                let instruction = self.boxes.get(&run).and_then(|b| b.instructions.get(&name));
+                let row = instruction.map(|instruction| InstructionRow {
+                    run,
+                    message: instruction.message.clone(),
+                    arrival: instruction.arrival,
+                    offered: instruction.offered,
+                    confirmed: instruction.confirmed,
+                    retired: instruction.place == Place::Out,
+                });
+                Change::Instruction(run, name.text(), row)
+            }
+            MailKey::Reply(run, name, of) => {
+                let of_run = self.boxes.get(&run);
+                let reply = of_run.and_then(|of_run| match of {
+                    Of::Instruction => of_run.instructions.get(&name)?.reply.as_ref(),
+                    Of::Nothing => of_run.errors.get(&name),
+                });
+                let row = reply.map(|reply| ReplyRow {
+                    run,
+                    of,
+                    message: reply.message.clone(),
+                    settled: reply.settled,
+                    synthetic: reply.synthetic,
+                });
+                Change::Reply(run, name.text(), of, row)
+            }
+            MailKey::Unwanted(run, root) => {
+                let of_run = self.boxes.get(&run);
+                let is_unwanted = of_run.is_some_and(|of_run| of_run.unwanted.contains(&root));
+                Change::Unwanted(run, root, is_unwanted)
+            }
+            MailKey::Abandoned(node, run, root) => {
+                let shelves = self.shelves.get(&node);
+                let is_abandoned = shelves.is_some_and(|s| s.abandoned.contains(&(run, root)));
+                Change::Abandoned(node, run, root, is_abandoned)
+            }
+            MailKey::Run(run) => Change::NoMessages(run),
+        }
+    }
+
+    /// Takes messages from rows. Their objects are there already.
+    pub(super) fn restore(&mut self, rows: MailRows, objects: &Objects) {
+        for row in rows.instructions {
+            let name = Name::of(&row.message.metadata.id);
+            self.arrivals = self.arrivals.max(row.arrival + 1);
+            let mut instruction = Instruction {
+                arrival: row.arrival,
+                place: Place::Out,
+                offered: row.offered,
+                confirmed: row.confirmed,
+                reply: None,
+                message: row.message,
+            };
+            let root = instruction.message.metadata.id.root();
+            let place = match root {
+                _ if row.retired => Place::Out,
+                _ if row.offered => Place::Offered,
+                Some(root) if objects.is_complete(root) => Place::Ready,
+                Some(root) if objects.shape(root).is_some() => Place::Incomplete,
+                _ => Place::Unannounced,
+            };
+            shelve(&mut self.shelves, row.run, &name, &mut instruction, place);
+            let of_run = self.boxes.entry(row.run).or_default();
+            of_run.instructions.insert(name, instruction);
+        }
+        for row in rows.replies {
+            let name = Name::of(&row.message.metadata.reply_to);
+            let of_run = self.boxes.entry(row.run).or_default();
+            let root = row.message.metadata.id.root();
+            of_run.replies.extend(root.map(|root| (root, name.clone())));
+            let reply = Reply {
+                message: row.message,
+                settled: row.settled,
+                synthetic: row.synthetic,
+            };
+            match (row.of, of_run.instructions.get_mut(&name)) {
+                (Of::Instruction, Some(instruction)) => instruction.reply = Some(reply),
+                (Of::Instruction, None) | (Of::Nothing, _) => {
+                    of_run.errors.insert(name, reply);
+                }
+            }
+        }
+        for (run, root) in rows.unwanted {
+            self.boxes.entry(run).or_default().unwanted.insert(root);
+        }
+        for (node, run, root) in rows.abandoned {
+            let shelves = self.shelves.entry(node).or_default();
+            shelves.abandoned.push((run, root));
+        }
+    }
+
     fn release_abandoned(&mut self, node: NodeId, objects: &mut Objects) {
         let Some(shelves) = self.shelves.get_mut(&node) else {
             return;
         };
         for (run, root) in std::mem::take(&mut shelves.abandoned) {
+            self.marks.mark(MailKey::Abandoned(node, run, root));
             // All of it is here, so this releases it unless it was sent once more.
             self.discard(run, root, objects);
         }
@@ -365,6 +502,7 @@ impl Mailbox {
             if place == Place::Unannounced {
                 tracing::warn!(%run, %node, "instruction dropped: its objects were never announced");
                 of_run.instructions.remove(&name);
+                self.marks.mark(MailKey::Instruction(run, name));
                 self.woken.push(Topic::Run(run));
             } else {
                 shelve(&mut self.shelves, run, &name, instruction, place);
@@ -380,6 +518,7 @@ impl Mailbox {
             return;
         };
         shelve(&mut self.shelves, run, name, instruction, Place::Out);
+        self.marks.mark(MailKey::Instruction(run, name.clone()));
         if let Some(root) = instruction.message.metadata.id.root() {
             objects.release(run, root);
         }
@@ -392,13 +531,18 @@ impl Mailbox {
             return;
         };
         shelve(&mut self.shelves, run, name, &mut gone, Place::Out);
+        self.marks.mark(MailKey::Instruction(run, name.clone()));
+        self.marks
+            .mark(MailKey::Reply(run, name.clone(), Of::Instruction));
         let Some(root) = gone.message.metadata.id.root() else {
             return;
         };
         let given_up = gone.reply.is_some_and(|reply| reply.synthetic);
         if gone.offered && !gone.confirmed && given_up {
-            let shelves = self.shelves.entry(gone.message.metadata.dst).or_default();
+            let node = gone.message.metadata.dst;
+            let shelves = self.shelves.entry(node).or_default();
             shelves.abandoned.push((run, root));
+            self.marks.mark(MailKey::Abandoned(node, run, root));
         } else {
             objects.release(run, root);
         }
@@ -408,6 +552,14 @@ impl Mailbox {
 impl Name {
     pub(super) fn of(id: &MessageId) -> Self {
         id.root().map_or_else(|| Self::Text(id.clone()), Self::Root)
+    }
+
+    /// The same text for all ids that have this name.
+    fn text(&self) -> String {
+        match self {
+            Self::Root(root) => root.to_string(),
+            Self::Text(id) => id.as_str().to_owned(),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The table of logs.
+//! What a run's log keeps, and the logs of a state in memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::link::{LOG_BYTES_MAX, LOG_SLICE_BYTES_MAX, LogSlice};
 const STEP_SECONDS: f64 = 2e-6;
 
 /// What an entry counts beside its text, so that empty ones are bounded too.
-const ENTRY_BYTES: usize = 64;
+pub const ENTRY_BYTES: usize = 64;
 
 /// The runs' logs.
 #[derive(Debug, Default)]
-pub(super) struct Logs {
+pub(crate) struct Logs {
     runs: HashMap<RunId, Log>,
 }
 
@@ -27,18 +27,15 @@ struct Log {
 
 /// Entries that were read, not yet joined.
 #[derive(Debug, Default)]
-pub(super) struct Entries {
+pub(crate) struct Entries {
     texts: Vec<Arc<str>>,
     latest: Option<UnixTime>,
 }
 
 impl Logs {
-    pub(super) fn append(&mut self, run: RunId, text: Arc<str>, now: UnixTime) {
+    pub(crate) fn append(&mut self, run: RunId, text: Arc<str>, now: UnixTime) {
         let log = self.runs.entry(run).or_default();
-        let time = log
-            .entries
-            .back()
-            .map_or(now, |(last, _)| now.max(step(*last)));
+        let time = time_after(log.entries.back().map(|(last, _)| *last), now);
         log.bytes += cost(&text);
         log.entries.push_back((time, text));
         while log.bytes > LOG_BYTES_MAX && log.entries.len() > 1 {
@@ -47,7 +44,7 @@ impl Logs {
         }
     }
 
-    pub(super) fn after(&self, run: RunId, after: UnixTime) -> Entries {
+    pub(crate) fn after(&self, run: RunId, after: UnixTime) -> Entries {
         let mut read = Entries::default();
         let Some(log) = self.runs.get(&run) else {
             return read;
@@ -68,7 +65,7 @@ impl Logs {
 
 impl Entries {
     /// Copies the entries into one text.
-    pub(super) fn join(self) -> LogSlice {
+    pub(crate) fn join(self) -> LogSlice {
         LogSlice {
             text: self.texts.concat(),
             latest: self.latest,
@@ -77,7 +74,8 @@ impl Entries {
 }
 
 /// The text of one entry: the end of it, if it is more than a log can keep.
-pub(super) fn entry(text: &str) -> Arc<str> {
+#[must_use]
+pub fn entry(text: &str) -> Arc<str> {
     let kept = LOG_BYTES_MAX - ENTRY_BYTES;
     let mut start = text.len().saturating_sub(kept);
     while !text.is_char_boundary(start) {
@@ -86,8 +84,16 @@ pub(super) fn entry(text: &str) -> Arc<str> {
     text[start..].into()
 }
 
-fn cost(text: &str) -> usize {
+/// What an entry counts of [`LOG_BYTES_MAX`].
+#[must_use]
+pub fn cost(text: &str) -> usize {
     text.len() + ENTRY_BYTES
+}
+
+/// The time of an entry that is made now, after one of the time `last`.
+#[must_use]
+pub fn time_after(last: Option<UnixTime>, now: UnixTime) -> UnixTime {
+    last.map_or(now, |last| now.max(step(last)))
 }
 
 /// The first time that is at least a step later, also after rounding.

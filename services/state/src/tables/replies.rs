@@ -4,19 +4,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use flwr_api::{
-    AppError, Message, MessageId, Metadata, NodeId, Payload, RunId, UnixTime, object::seal_error,
+    AppError, Message, MessageId, Metadata, NodeId, ObjectId, Payload, RunId, UnixTime,
+    object::seal_error,
 };
 
-use super::mailbox::{Instruction, Mailbox, Name, Reply};
+use super::mailbox::{Instruction, MailKey, Mailbox, Name, Reply};
 use super::nodes::Nodes;
 use super::objects::{Objects, Shape};
+use super::rows::Of;
+use crate::wakeups::Topic;
 
 /// Replies found, without their trees.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) ready: Vec<(Message, Arc<Shape>)>,
-    pub(super) waiting: usize,
-    pub(super) changes_at: Option<UnixTime>,
+pub(crate) struct Found {
+    pub(crate) ready: Vec<(Message, Arc<Shape>)>,
+    pub(crate) waiting: usize,
+    pub(crate) changes_at: Option<UnixTime>,
 }
 
 /// What is to be said about an instruction.
@@ -65,16 +68,7 @@ pub(super) fn find(
             Verdict::Error(code, reason) => {
                 let metadata = instruction.map(|instruction| &instruction.message.metadata);
                 let message = error_for(id, metadata, code, reason, now);
-                let (message, content) = seal_error(message);
-                if let Some(root) = message.metadata.id.root() {
-                    objects.put_leaf(run, root, content);
-                }
-                let reply = Reply {
-                    message,
-                    settled: true,
-                    synthetic: true,
-                };
-                mailbox.answer(run, &name, reply, objects);
+                answer(mailbox, objects, run, &name, message);
             }
             Verdict::Wait(until) => {
                 found.waiting += 1;
@@ -86,6 +80,64 @@ pub(super) fn find(
         found.ready.extend(hand_out(mailbox, objects, run, &name));
     }
     found
+}
+
+/// Makes an error the reply, with its object.
+fn answer(mailbox: &mut Mailbox, objects: &mut Objects, run: RunId, name: &Name, error: Message) {
+    let (message, content) = seal_error(error);
+    if let Some(root) = message.metadata.id.root() {
+        objects.put_leaf(run, root, content);
+    }
+    let reply = Reply {
+        message,
+        settled: true,
+        synthetic: true,
+    };
+    mailbox.answer(run, name, reply, objects);
+}
+
+/// Answers instructions that nobody will get, and for replies that nobody will, because these
+/// objects are lost: whoever sent them was told that they are kept. Returns how many.
+pub(super) fn give_up(
+    mailbox: &mut Mailbox,
+    objects: &mut Objects,
+    lost: &HashSet<ObjectId>,
+    now: UnixTime,
+) -> usize {
+    let is_lost = |message: &Message| {
+        let shape = message
+            .metadata
+            .id
+            .root()
+            .and_then(|root| objects.shape(root));
+        shape.is_some_and(|shape| shape.contains(lost, &mut HashSet::new()))
+    };
+    let mut errors = Vec::new();
+    for (run, of_run) in &mailbox.boxes {
+        for (name, instruction) in &of_run.instructions {
+            let (message, code, reason) = match &instruction.reply {
+                Some(reply) if is_lost(&reply.message) => (
+                    &instruction.message,
+                    AppError::REPLY_MESSAGE_UNAVAILABLE,
+                    REPLY_LOST,
+                ),
+                None if !instruction.confirmed && is_lost(&instruction.message) => (
+                    &instruction.message,
+                    AppError::MESSAGE_UNAVAILABLE,
+                    MESSAGE_LOST,
+                ),
+                _ => continue,
+            };
+            let metadata = &message.metadata;
+            let error = error_for(&metadata.id, Some(metadata), code, reason, now);
+            errors.push((*run, name.clone(), error));
+        }
+    }
+    for (run, name, error) in &errors {
+        answer(mailbox, objects, *run, name, error.clone());
+        mailbox.woken.push(Topic::Run(*run));
+    }
+    errors.len()
 }
 
 /// Section 3.6, but a reply that is complete counts before the end of its instruction or node.
@@ -124,11 +176,14 @@ fn hand_out(
     name: &Name,
 ) -> Option<(Message, Arc<Shape>)> {
     let of_run = mailbox.boxes.get_mut(&run)?;
-    let reply = match of_run.instructions.get_mut(name) {
-        Some(instruction) => instruction.reply.as_mut()?,
-        None => of_run.errors.get_mut(name)?,
+    let (reply, of) = match of_run.instructions.get_mut(name) {
+        Some(instruction) => (instruction.reply.as_mut()?, Of::Instruction),
+        None => (of_run.errors.get_mut(name)?, Of::Nothing),
     };
-    reply.settled = true;
+    if !std::mem::replace(&mut reply.settled, true) {
+        let key = MailKey::Reply(run, name.clone(), of);
+        mailbox.marks.mark(key);
+    }
     let shape = objects.shape(reply.message.metadata.id.root()?)?;
     Some((reply.message.clone(), shape))
 }
@@ -171,6 +226,12 @@ const UNAVAILABLE: Verdict = Verdict::Error(
     AppError::MESSAGE_UNAVAILABLE,
     "Error: Message Unavailable - it is unknown here, has expired, or its reply was fetched before.",
 );
+
+const MESSAGE_LOST: &str =
+    "Error: Message Unavailable - a part of it was lost on the SuperLink's disk.";
+
+const REPLY_LOST: &str =
+    "Error: Reply Message Unavailable - a part of it was lost on the SuperLink's disk.";
 
 const REPLY_UNAVAILABLE: Verdict = Verdict::Error(
     AppError::REPLY_MESSAGE_UNAVAILABLE,

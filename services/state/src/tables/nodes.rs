@@ -6,6 +6,8 @@ use flwr_api::{NodeId, UnixTime};
 use flwr_transport::PublicKey;
 
 use super::interval_seconds;
+use super::marks::Marks;
+use super::rows::NodeRow;
 use crate::link::{NewNode, NodeCreation};
 
 /// Heartbeats may be late by this factor.
@@ -13,9 +15,10 @@ const PATIENCE: f64 = 2.0;
 
 /// The nodes that have joined.
 #[derive(Debug, Default)]
-pub(super) struct Nodes {
+pub(crate) struct Nodes {
     nodes: BTreeMap<NodeId, Node>,
     keys: HashMap<PublicKey, NodeId>,
+    pub(super) marks: Marks<NodeId>,
 }
 
 #[derive(Debug)]
@@ -27,7 +30,7 @@ struct Node {
 }
 
 impl Nodes {
-    pub(super) fn create(&mut self, new: NewNode, now: UnixTime) -> NodeCreation {
+    pub(crate) fn create(&mut self, new: NewNode, now: UnixTime) -> NodeCreation {
         let online_until = now.plus(interval_seconds(new.heartbeat_interval));
         let former = new.key.as_ref().and_then(|key| self.keys.get(key)).copied();
         if let Some(former) = former
@@ -35,6 +38,7 @@ impl Nodes {
         {
             if !node.used {
                 node.online_until = online_until;
+                self.marks.mark(former);
                 return NodeCreation::Repeated(former);
             }
             if node.online_until > now {
@@ -57,49 +61,80 @@ impl Nodes {
             used: false,
         };
         self.nodes.insert(new.id, node);
+        self.marks.mark(new.id);
         former.map_or(NodeCreation::Created, NodeCreation::Replaced)
     }
 
-    pub(super) fn delete(&mut self, id: NodeId) -> bool {
+    pub(crate) fn delete(&mut self, id: NodeId) -> bool {
         let Some(node) = self.nodes.remove(&id) else {
             return false;
         };
         if let Some(key) = node.key {
             self.keys.remove(&key);
         }
+        self.marks.mark(id);
         true
     }
 
-    pub(super) fn beat(&mut self, id: NodeId, interval: f64, now: UnixTime) -> bool {
+    pub(crate) fn beat(&mut self, id: NodeId, interval: f64, now: UnixTime) -> bool {
         let Some(node) = self.nodes.get_mut(&id) else {
             return false;
         };
-        node.used = true;
         node.online_until = now.plus(PATIENCE * interval_seconds(interval));
+        if std::mem::replace(&mut node.used, true) {
+            self.marks.mark_later(id);
+        } else {
+            self.marks.mark(id);
+        }
         true
     }
 
-    pub(super) fn of_key(&mut self, key: &PublicKey) -> Option<NodeId> {
+    pub(crate) fn of_key(&mut self, key: &PublicKey) -> Option<NodeId> {
         let id = *self.keys.get(key)?;
-        self.nodes.get_mut(&id)?.used = true;
+        if !std::mem::replace(&mut self.nodes.get_mut(&id)?.used, true) {
+            self.marks.mark(id);
+        }
         Some(id)
     }
 
-    pub(super) fn has(&self, id: NodeId) -> bool {
+    pub(crate) fn has(&self, id: NodeId) -> bool {
         self.nodes.contains_key(&id)
     }
 
-    pub(super) fn online_until(&self, id: NodeId) -> Option<UnixTime> {
+    pub(crate) fn online_until(&self, id: NodeId) -> Option<UnixTime> {
         self.nodes.get(&id).map(|node| node.online_until)
     }
 
-    pub(super) fn online(&self, now: UnixTime) -> Vec<NodeId> {
+    pub(crate) fn online(&self, now: UnixTime) -> Vec<NodeId> {
         let online = |(id, node): (&NodeId, &Node)| (node.online_until > now).then_some(*id);
         self.nodes.iter().filter_map(online).collect()
     }
 
-    pub(super) fn offline_before(&self, time: UnixTime) -> Vec<NodeId> {
+    pub(crate) fn offline_before(&self, time: UnixTime) -> Vec<NodeId> {
         let offline = |(id, node): (&NodeId, &Node)| (node.online_until < time).then_some(*id);
         self.nodes.iter().filter_map(offline).collect()
+    }
+
+    pub(crate) fn row(&self, id: NodeId) -> Option<NodeRow> {
+        self.nodes.get(&id).map(|node| NodeRow {
+            id,
+            key: node.key.clone(),
+            online_until: node.online_until,
+            used: node.used,
+        })
+    }
+
+    /// Takes nodes from rows, whose promises count from `now` as they did `away` seconds before.
+    pub(crate) fn restore(&mut self, rows: Vec<NodeRow>, away: f64) {
+        for row in rows {
+            self.keys.extend(row.key.clone().map(|key| (key, row.id)));
+            let node = Node {
+                key: row.key,
+                online_until: row.online_until.plus(away),
+                used: row.used,
+            };
+            self.nodes.insert(row.id, node);
+            self.marks.mark(row.id);
+        }
     }
 }

@@ -15,6 +15,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flwr_api::{ObjectId, ObjectTree, RunId};
 
+use super::marks::Marks;
+use super::rows::{Change, ObjectRow};
+use crate::storage::{Content, Source};
+
 /// Deepest tree that is accepted, in levels. Flower's messages have five.
 const TREE_DEPTH_MAX: usize = 64;
 
@@ -24,19 +28,30 @@ const TREE_OBJECTS_MAX: u64 = 1 << 22;
 
 /// Everything announced.
 #[derive(Debug, Default)]
-pub(super) struct Objects {
+pub(crate) struct Objects {
     entries: HashMap<ObjectId, Entry>,
     /// The roots that each run holds.
     held: HashMap<RunId, HashSet<ObjectId>>,
     bytes: u64,
     /// What was removed, to be dropped by whoever has time for it.
-    removed: Vec<(ObjectId, Option<Bytes>)>,
+    removed: Vec<(ObjectId, Option<Content>)>,
+    pub(super) marks: Marks<ObjectKey>,
+}
+
+/// What a row of this table is found by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ObjectKey {
+    /// An object that was registered or removed.
+    Object(ObjectId),
+    /// An object whose bytes have come.
+    Content(ObjectId),
+    Hold(RunId, ObjectId),
 }
 
 #[derive(Debug)]
 struct Entry {
     shape: Arc<Shape>,
-    content: Option<Bytes>,
+    content: Option<Content>,
     /// How often it stands among the children of others.
     parents: usize,
     /// How many of its children are incomplete, repeated ones counted as often.
@@ -48,7 +63,7 @@ struct Entry {
 
 /// A registered tree, shared between everything it is part of.
 #[derive(Debug)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     id: ObjectId,
     children: Box<[Arc<Self>]>,
     depth: usize,
@@ -58,7 +73,7 @@ pub(super) struct Shape {
 
 /// What became of an object's bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Stored {
+pub(crate) enum Stored {
     /// They are kept. These roots, each with its holder, are complete now.
     Kept(Vec<(RunId, ObjectId)>),
     Present,
@@ -92,6 +107,7 @@ impl Objects {
         };
         if !entry.holders.contains(&run) {
             entry.holders.push(run);
+            self.marks.mark(ObjectKey::Hold(run, id));
             self.held.entry(run).or_default().insert(id);
         }
         true
@@ -105,6 +121,7 @@ impl Objects {
             if held.get().is_empty() {
                 held.remove();
             }
+            self.marks.mark(ObjectKey::Hold(run, id));
             self.unhold(run, id);
         }
     }
@@ -112,32 +129,38 @@ impl Objects {
     /// Ends all holds of a run.
     pub(super) fn release_all(&mut self, run: RunId) {
         for id in self.held.remove(&run).unwrap_or_default() {
+            self.marks.mark(ObjectKey::Hold(run, id));
             self.unhold(run, id);
         }
     }
 
-    /// Stores an object's bytes, which the caller has checked.
-    pub(super) fn put(&mut self, id: ObjectId, content: Bytes) -> Stored {
+    /// Stores an object's bytes, which the caller has checked. Those that are not wanted are dropped
+    /// by whoever drops what was removed.
+    pub(super) fn put(&mut self, id: ObjectId, content: Content) -> Stored {
         let Some(entry) = self.entries.get_mut(&id) else {
+            self.removed.push((id, Some(content)));
             return Stored::Unannounced;
         };
         if entry.content.is_some() {
+            self.removed.push((id, Some(content)));
             return Stored::Present;
         }
-        self.bytes += content.len() as u64;
+        self.bytes += content.len();
         entry.content = Some(content);
+        self.marks.mark(ObjectKey::Content(id));
         Stored::Kept(self.propagate(id))
     }
 
     /// Registers an object without children that is available at once, held by `run`.
     pub(super) fn put_leaf(&mut self, run: RunId, id: ObjectId, content: Bytes) {
         self.announce(run, &[ObjectTree::leaf(id)]);
-        self.put(id, content);
+        self.put(id, Content::Here(content));
     }
 
-    /// An object's bytes, if it is known and if they have arrived.
-    pub(super) fn get(&self, id: ObjectId) -> Option<Option<Bytes>> {
-        self.entries.get(&id).map(|entry| entry.content.clone())
+    /// Where an object's bytes are, if it is known and if they have arrived.
+    pub(crate) fn source(&self, id: ObjectId) -> Option<Option<Source>> {
+        let content = &self.entries.get(&id)?.content;
+        Some(content.as_ref().map(Content::source))
     }
 
     /// Whether the object and all below it have bytes.
@@ -151,13 +174,147 @@ impl Objects {
     }
 
     /// How many objects are registered, and how many bytes they hold.
-    pub(super) fn totals(&self) -> (usize, u64) {
+    pub(crate) fn totals(&self) -> (usize, u64) {
         (self.entries.len(), self.bytes)
     }
 
     /// What was removed since this was last asked.
-    pub(super) fn take_removed(&mut self) -> Vec<(ObjectId, Option<Bytes>)> {
+    pub(super) fn take_removed(&mut self) -> Vec<(ObjectId, Option<Content>)> {
         std::mem::take(&mut self.removed)
+    }
+
+    /// A row as it is now; nothing if another one says it. Bytes that are in memory are handed over
+    /// to whoever keeps the rows.
+    pub(super) fn change(&mut self, key: &ObjectKey) -> Option<Change> {
+        match *key {
+            ObjectKey::Object(id) => {
+                let children = |entry: &Entry| entry.shape.children.iter().map(|c| c.id).collect();
+                Some(Change::Object(id, self.entries.get(&id).map(children)))
+            }
+            ObjectKey::Content(id) => {
+                let entry = self.entries.get_mut(&id)?;
+                let row = entry.content.as_mut().map(|content| {
+                    let len = content.len();
+                    match std::mem::replace(content, Content::Row(len)) {
+                        Content::Here(bytes) => (len, Some(bytes)),
+                        kept => {
+                            *content = kept;
+                            (len, None)
+                        }
+                    }
+                });
+                Some(Change::Content(id, row))
+            }
+            ObjectKey::Hold(run, id) => {
+                let holds = self.held.get(&run).is_some_and(|held| held.contains(&id));
+                Some(Change::Hold(run, id, holds))
+            }
+        }
+    }
+
+    /// Takes objects from rows.
+    ///
+    /// # Errors
+    /// The rows do not fit together.
+    pub(super) fn restore(
+        &mut self,
+        rows: Vec<ObjectRow>,
+        holds: Vec<(RunId, ObjectId)>,
+    ) -> Result<(), Damaged> {
+        let ids: Vec<ObjectId> = rows.iter().map(|row| row.id).collect();
+        let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+        for id in ids {
+            self.restore_tree(id, &mut rows, 0)?;
+        }
+        for (run, id) in holds {
+            if !self.hold(run, id) {
+                return Err(Damaged(id));
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_tree(
+        &mut self,
+        id: ObjectId,
+        rows: &mut HashMap<ObjectId, ObjectRow>,
+        level: usize,
+    ) -> Result<(), Damaged> {
+        if self.entries.contains_key(&id) {
+            return Ok(());
+        }
+        // An object that is its own ancestor was taken out already.
+        let row = rows.remove(&id).filter(|_| level < TREE_DEPTH_MAX);
+        let row = row.ok_or(Damaged(id))?;
+        for child in &row.children {
+            self.restore_tree(*child, rows, level + 1)?;
+        }
+        let children = row.children.into_iter().map(ObjectTree::leaf).collect();
+        self.insert(&ObjectTree { id, children })
+            .map_err(|Refused| Damaged(id))?;
+        if let Some(content) = row.content {
+            self.put(id, content);
+        }
+        Ok(())
+    }
+
+    /// Forgets the bytes of objects, which nobody can read any more.
+    pub(super) fn lose(&mut self, ids: &HashSet<ObjectId>) {
+        for id in ids {
+            let content = self.entries.get_mut(id).and_then(|e| e.content.take());
+            if let Some(content) = content {
+                self.bytes -= content.len();
+                self.marks.mark(ObjectKey::Content(*id));
+                self.removed.push((*id, Some(content)));
+            }
+        }
+        self.count_again();
+    }
+
+    /// Finds out anew what is complete.
+    fn count_again(&mut self) {
+        let mut complete = HashMap::with_capacity(self.entries.len());
+        for entry in self.entries.values() {
+            self.look_below(&entry.shape, &mut complete);
+        }
+        for entry in self.entries.values_mut() {
+            entry.incomplete_children = 0;
+            entry.waiting_parents.clear();
+        }
+        let shapes: Vec<_> = self
+            .entries
+            .values()
+            .map(|e| Arc::clone(&e.shape))
+            .collect();
+        for shape in shapes {
+            let is_incomplete = |child: &&Arc<Shape>| complete.get(&child.id) != Some(&true);
+            let incomplete = shape.children.iter().filter(is_incomplete);
+            let mut count = 0;
+            for child in incomplete {
+                count += 1;
+                if let Some(entry) = self.entries.get_mut(&child.id) {
+                    *entry.waiting_parents.entry(shape.id).or_default() += 1;
+                }
+            }
+            if let Some(entry) = self.entries.get_mut(&shape.id) {
+                entry.incomplete_children = count;
+            }
+        }
+    }
+
+    fn look_below(&self, shape: &Shape, complete: &mut HashMap<ObjectId, bool>) -> bool {
+        if let Some(known) = complete.get(&shape.id) {
+            return *known;
+        }
+        let mut all = self
+            .entries
+            .get(&shape.id)
+            .is_some_and(|e| e.content.is_some());
+        for child in &shape.children {
+            all &= self.look_below(child, complete);
+        }
+        complete.insert(shape.id, all);
+        all
     }
 
     fn register(
@@ -223,6 +380,7 @@ impl Objects {
             holders: Vec::new(),
         };
         self.entries.insert(tree.id, entry);
+        self.marks.mark(ObjectKey::Object(tree.id));
         Ok(())
     }
 
@@ -300,7 +458,8 @@ impl Objects {
                     doomed.push(child.id);
                 }
             }
-            self.bytes -= entry.content.as_ref().map_or(0, |c| c.len() as u64);
+            self.bytes -= entry.content.as_ref().map_or(0, Content::len);
+            self.marks.mark(ObjectKey::Object(id));
             self.removed.push((id, entry.content));
         }
     }
@@ -317,8 +476,14 @@ impl Entry {
 }
 
 impl Shape {
+    /// Whether one of these is a part of it. `seen` are the parts that were looked at.
+    pub(super) fn contains(&self, ids: &HashSet<ObjectId>, seen: &mut HashSet<ObjectId>) -> bool {
+        seen.insert(self.id)
+            && (ids.contains(&self.id) || self.children.iter().any(|c| c.contains(ids, seen)))
+    }
+
     /// The tree as it is sent.
-    pub(super) fn tree(&self) -> ObjectTree {
+    pub(crate) fn tree(&self) -> ObjectTree {
         ObjectTree {
             id: self.id,
             children: self.children.iter().map(|child| child.tree()).collect(),
@@ -345,12 +510,20 @@ struct Fresh {
 /// The tree is cyclic, too deep or too large.
 struct Refused;
 
+/// The rows of this object do not fit those of others.
+#[derive(Debug)]
+pub(crate) struct Damaged(pub(crate) ObjectId);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn id(name: &str) -> ObjectId {
         ObjectId::of(name.as_bytes())
+    }
+
+    fn x() -> Content {
+        Content::Here(Bytes::from_static(b"x"))
     }
 
     /// Trees that name each other can hang together as a whole that is far larger than any of them.
@@ -404,14 +577,14 @@ mod tests {
         let told = &objects.entries[&id("record")].waiting_parents;
         assert_eq!(told.len(), 100);
         for leaf in 0..1000 {
-            objects.put(id(&leaf.to_string()), Bytes::from_static(b"x"));
+            objects.put(id(&leaf.to_string()), x());
         }
         assert!(!objects.is_complete(id("record")));
         for node in 0..100 {
-            let stored = objects.put(id(&format!("to {node}")), Bytes::from_static(b"x"));
+            let stored = objects.put(id(&format!("to {node}")), x());
             assert_eq!(stored, Stored::Kept(vec![]));
         }
-        let Stored::Kept(roots) = objects.put(id("record"), Bytes::from_static(b"x")) else {
+        let Stored::Kept(roots) = objects.put(id("record"), x()) else {
             panic!("the record was announced");
         };
         assert_eq!(roots.len(), 100);

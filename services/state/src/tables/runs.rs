@@ -6,6 +6,8 @@ use bytes::Bytes;
 use flwr_api::{Phase, Run, RunId, RunStatus, SubStatus, UnixTime};
 
 use super::interval_seconds;
+use super::marks::Marks;
+use super::rows::RunRow;
 use crate::link::{Beat, FIRST_LEASE_SECONDS, LEASE_EXPIRED, NewRun, Transition};
 
 /// Heartbeats may be late by this factor.
@@ -13,13 +15,14 @@ const PATIENCE: f64 = 2.0;
 
 /// All runs that were ever submitted.
 #[derive(Debug, Default)]
-pub(super) struct Runs {
+pub(crate) struct Runs {
     rows: HashMap<RunId, Row>,
     /// In the order of submission.
     order: Vec<RunId>,
     /// Pending runs by their place in `order`.
     pending: BTreeMap<usize, RunId>,
     leases: BTreeSet<Lease>,
+    pub(super) marks: Marks<RunId>,
 }
 
 #[derive(Debug)]
@@ -40,7 +43,7 @@ struct Lease {
 }
 
 impl Runs {
-    pub(super) fn create(&mut self, new: NewRun, now: UnixTime) -> bool {
+    pub(crate) fn create(&mut self, new: NewRun, now: UnixTime) -> bool {
         if self.rows.contains_key(&new.id) {
             return false;
         }
@@ -66,15 +69,16 @@ impl Runs {
             context: None,
             lease: None,
         };
+        self.marks.mark(new.id);
         self.rows.insert(new.id, row);
         true
     }
 
-    pub(super) fn get(&self, run: RunId) -> Option<&Run> {
+    pub(crate) fn get(&self, run: RunId) -> Option<&Run> {
         self.rows.get(&run).map(|row| &row.run)
     }
 
-    pub(super) fn all(&self) -> Vec<Run> {
+    pub(crate) fn all(&self) -> Vec<Run> {
         self.order
             .iter()
             .filter_map(|run| self.get(*run))
@@ -82,22 +86,22 @@ impl Runs {
             .collect()
     }
 
-    pub(super) fn phase(&self, run: RunId) -> Option<Phase> {
+    pub(crate) fn phase(&self, run: RunId) -> Option<Phase> {
         self.get(run).map(|run| run.status.phase)
     }
 
     /// Whether the run is known and has not finished: only then may anything be kept for it.
-    pub(super) fn is_open(&self, run: RunId) -> bool {
+    pub(crate) fn is_open(&self, run: RunId) -> bool {
         self.phase(run)
             .is_some_and(|phase| phase != Phase::Finished)
     }
 
     /// Pending runs in the order of their submission.
-    pub(super) fn pending(&self) -> impl Iterator<Item = RunId> {
+    pub(crate) fn pending(&self) -> impl Iterator<Item = RunId> {
         self.pending.values().copied()
     }
 
-    pub(super) fn shift(&mut self, run: RunId, to: RunStatus, now: UnixTime) -> Transition {
+    pub(crate) fn shift(&mut self, run: RunId, to: RunStatus, now: UnixTime) -> Transition {
         let Some(row) = self.rows.get_mut(&run) else {
             return Transition::Unknown;
         };
@@ -105,6 +109,7 @@ impl Runs {
             return Transition::Refused(row.run.status.clone());
         }
         self.pending.remove(&row.place);
+        self.marks.mark(run);
         let phase = to.phase;
         row.run.status = to;
         let entered = match phase {
@@ -125,7 +130,7 @@ impl Runs {
         Transition::Applied
     }
 
-    pub(super) fn beat(&mut self, run: RunId, interval: f64, now: UnixTime) -> Beat {
+    pub(crate) fn beat(&mut self, run: RunId, interval: f64, now: UnixTime) -> Beat {
         let Some(row) = self.rows.get(&run) else {
             return Beat::Unknown;
         };
@@ -133,11 +138,12 @@ impl Runs {
             return Beat::NotAlive(row.run.status.clone());
         }
         self.lease(run, Some(now.plus(PATIENCE * interval_seconds(interval))));
+        self.marks.mark_later(run);
         Beat::Alive
     }
 
     /// Finishes one run whose lease has passed.
-    pub(super) fn expire_one(&mut self, now: UnixTime) -> Option<RunId> {
+    pub(crate) fn expire_one(&mut self, now: UnixTime) -> Option<RunId> {
         let first = self.leases.first().filter(|lease| lease.end < now)?;
         let run = first.run;
         self.shift(
@@ -149,22 +155,23 @@ impl Runs {
     }
 
     /// The first moment at which [`Self::expire_one`] finds something.
-    pub(super) fn next_lease_end(&self) -> Option<UnixTime> {
+    pub(crate) fn next_lease_end(&self) -> Option<UnixTime> {
         let end = self.leases.first()?.end.seconds().next_up();
         end.is_finite().then(|| UnixTime::new(end))
     }
 
-    pub(super) fn options(&self, run: RunId) -> Option<Bytes> {
+    pub(crate) fn options(&self, run: RunId) -> Option<Bytes> {
         self.rows.get(&run)?.options.clone()
     }
 
-    pub(super) fn context(&self, run: RunId) -> Option<Bytes> {
+    pub(crate) fn context(&self, run: RunId) -> Option<Bytes> {
         self.rows.get(&run)?.context.clone()
     }
 
-    pub(super) fn set_context(&mut self, run: RunId, context: Bytes) {
+    pub(crate) fn set_context(&mut self, run: RunId, context: Bytes) {
         if let Some(row) = self.rows.get_mut(&run) {
             row.context = Some(context);
+            self.marks.mark(run);
         }
     }
 
@@ -177,6 +184,40 @@ impl Runs {
             self.leases.remove(&old);
         }
         self.leases.extend(new);
+    }
+
+    pub(crate) fn row(&self, run: RunId) -> Option<RunRow> {
+        self.rows.get(&run).map(|row| RunRow {
+            run: row.run.clone(),
+            place: row.place,
+            options: row.options.clone(),
+            context: row.context.clone(),
+            lease_end: row.lease.map(|lease| lease.end),
+        })
+    }
+
+    /// Takes runs from rows, whose leases are longer by `away` seconds.
+    pub(crate) fn restore(&mut self, mut rows: Vec<RunRow>, away: f64) {
+        rows.sort_unstable_by_key(|row| row.place);
+        for (place, row) in rows.into_iter().enumerate() {
+            let id = row.run.id;
+            self.order.push(id);
+            if row.run.status.phase == Phase::Pending {
+                self.pending.insert(place, id);
+            }
+            let restored = Row {
+                run: row.run,
+                place,
+                options: row.options,
+                context: row.context,
+                lease: None,
+            };
+            self.rows.insert(id, restored);
+            if let Some(end) = row.lease_end {
+                self.lease(id, Some(end.plus(away)));
+                self.marks.mark(id);
+            }
+        }
     }
 }
 

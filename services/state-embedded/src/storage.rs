@@ -1,0 +1,269 @@
+//! The storage of a state.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use flwr_api::{ObjectId, RunId, UnixTime};
+use flwr_state::files::{self, ObjectFiles, PutFile};
+use flwr_state::link::{LOG_SLICE_BYTES_MAX, LogSlice, Put};
+use flwr_state::storage::{Changes, Content, Position, Source};
+use flwr_state::{LinkState, State, Storage, StoreError, StoreResult, Wakeups, logs, memory};
+use flwr_transport::Body;
+use rusqlite::OptionalExtension;
+
+use crate::error::OpenError;
+use crate::loading::{self, Loaded};
+use crate::opening::{self, Config, Opened};
+use crate::readers::Readers;
+use crate::tables::number;
+use crate::writer::{Removed, Writer};
+
+/// A state that outlives its process.
+pub type EmbeddedState = State<Embedded>;
+
+/// Rows in a database and large objects in files.
+#[derive(Debug)]
+pub struct Embedded {
+    // In this order: what is left is written, then files are removed, then others may come.
+    writer: Writer,
+    _remover: Remover,
+    readers: Arc<Readers>,
+    files: ObjectFiles,
+    _lock: File,
+}
+
+/// Takes a database into use, with all that it remembers, as of `now`. Changes are told on `wakeups`.
+///
+/// # Errors
+/// It is not ours, in use, of a later release or damaged, or the disk said no.
+pub async fn open(
+    config: Config,
+    wakeups: Wakeups,
+    now: UnixTime,
+) -> Result<EmbeddedState, OpenError> {
+    let opened = tokio::task::spawn_blocking(move || open_now(&config, wakeups, now)).await;
+    let state = opened.map_err(|_| StoreError::Stopped)??;
+    // From here on it counts how long nobody was there.
+    state.checkpoint(now).await?;
+    Ok(state)
+}
+
+fn open_now(config: &Config, wakeups: Wakeups, now: UnixTime) -> Result<EmbeddedState, OpenError> {
+    let path = &config.database;
+    let Opened {
+        database,
+        files,
+        lock,
+    } = opening::open(config)?;
+    let Loaded {
+        rows,
+        log_ends,
+        log_bytes,
+        adopted,
+    } = loading::load(&database, path, &files)?;
+    // What nothing speaks of was removed, or came just before the end.
+    files.clear_now()?;
+    let found = (rows.runs.len(), rows.nodes.len(), rows.instructions.len());
+    let away = rows.as_of.map(|as_of| as_of.until(now).as_secs());
+    let (objects, lost) = (rows.objects.len(), rows.lost.len());
+    let (removed, to_remove) = sync_channel(REMOVALS);
+    let storage = Embedded {
+        writer: Writer::start(database, log_ends, log_bytes, removed),
+        _remover: Remover::start(files.clone(), to_remove),
+        readers: Arc::new(Readers::new(path)),
+        files,
+        _lock: lock,
+    };
+    let state = State::restore(storage, rows, wakeups, now).map_err(|error| match error {
+        StoreError::Inconsistent { .. } => OpenError::Damaged {
+            database: path.clone(),
+            what: error.to_string(),
+        },
+        error => error.into(),
+    })?;
+    let (runs, nodes, instructions) = found;
+    tracing::info!(
+        database = %path.display(),
+        runs,
+        nodes,
+        instructions,
+        objects,
+        adopted,
+        seconds_away = away,
+        "state is open"
+    );
+    if lost > 0 {
+        tracing::error!(
+            objects = lost,
+            "objects are missing in the folder; messages that need them are answered with errors"
+        );
+    }
+    Ok(state)
+}
+
+impl Storage for Embedded {
+    const KEEPS_ROWS: bool = true;
+
+    async fn admit(&self) -> StoreResult<()> {
+        self.writer.admit().await
+    }
+
+    fn record(&self, changes: Changes) -> (Position, Option<Changes>) {
+        (self.writer.record(changes), None)
+    }
+
+    async fn settle(&self, position: Position) -> StoreResult<()> {
+        self.writer.settle(position).await
+    }
+
+    async fn accept(
+        &self,
+        object: ObjectId,
+        is_wanted: bool,
+        body: Body,
+    ) -> StoreResult<Result<Option<Content>, Put>> {
+        if body.len().is_some_and(|len| len <= ROW_BYTES_MAX) {
+            let content = body.collect(ROW_BYTES_MAX).await?;
+            // It may be a slice of a receive buffer that is much larger.
+            let content = Bytes::copy_from_slice(&content);
+            let checked = memory::check(object, &content);
+            return Ok(checked.map(|()| Some(Content::Here(content))));
+        }
+        if !is_wanted {
+            return Ok(match files::inspect(object, body).await? {
+                None => Ok(None),
+                Some(wrong) => Err(refused(wrong)?),
+            });
+        }
+        let pin = self.files.pin([object]);
+        match self.files.put(object, body).await? {
+            PutFile::Stored | PutFile::Present => {
+                let len = self.files.len(object);
+                let len = len.ok_or(StoreError::Stopped)?;
+                Ok(Ok(Some(Content::File(len, pin))))
+            }
+            wrong => Ok(Err(refused(wrong)?)),
+        }
+    }
+
+    async fn read(&self, object: ObjectId, source: Source) -> StoreResult<Option<Body>> {
+        match source {
+            Source::Here(bytes) => Ok(Some(Body::from_bytes(bytes))),
+            Source::File => self.files.get(object).await,
+            Source::Row => {
+                let readers = Arc::clone(&self.readers);
+                let read = blocking(move || read_row(&readers, object)).await?;
+                Ok(read.map(Body::from_bytes))
+            }
+        }
+    }
+
+    async fn append_log(&self, run: RunId, text: String, now: UnixTime) -> StoreResult<()> {
+        self.writer.admit().await?;
+        let position = self.writer.log(run, logs::entry(&text), now);
+        self.writer.settle(position).await
+    }
+
+    async fn log_after(&self, run: RunId, after: UnixTime) -> StoreResult<LogSlice> {
+        self.writer.settle(self.writer.position()).await?;
+        let readers = Arc::clone(&self.readers);
+        blocking(move || read_log(&readers, run, after)).await
+    }
+}
+
+/// What a caller is told of bytes that were not stored.
+fn refused(put: PutFile) -> StoreResult<Put> {
+    match put {
+        PutFile::WrongHash => Ok(Put::WrongHash),
+        PutFile::Malformed(why) => Ok(Put::Malformed(why)),
+        PutFile::Interrupted(why) => Err(why.into()),
+        PutFile::Present | PutFile::Stored => Ok(Put::Present),
+    }
+}
+
+/// The bytes of an object; nothing if they are gone, or not as they were written. Blocks.
+fn read_row(readers: &Readers, object: ObjectId) -> StoreResult<Option<Bytes>> {
+    let content: Option<Vec<u8>> = readers.read(|database| {
+        let found = database
+            .prepare_cached("SELECT content FROM contents WHERE object = ?1")?
+            .query_row([object.0], |row| row.get(0));
+        Ok(found.optional()?.flatten())
+    })?;
+    let content = content.filter(|content| ObjectId::of(content) == object);
+    Ok(content.map(Bytes::from))
+}
+
+/// Blocks.
+fn read_log(readers: &Readers, run: RunId, after: UnixTime) -> StoreResult<LogSlice> {
+    readers.read(|database| {
+        let mut statement = database.prepare_cached(
+            "SELECT time, text, sum FROM logs WHERE run = ?1 AND time > ?2 ORDER BY time",
+        )?;
+        let mut rows = statement.query((run.0.cast_signed(), after.seconds()))?;
+        let mut slice = LogSlice::default();
+        while let Some(row) = rows.next()? {
+            let (time, text, sum): (f64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let is_first = slice.latest.is_none();
+            if slice.text.len() + text.len() > LOG_SLICE_BYTES_MAX && !is_first {
+                break;
+            }
+            if number(run.0).real(time).text(&text).sum() == sum {
+                slice.text.push_str(&text);
+            } else {
+                tracing::error!(%run, time, "an entry of the log is damaged, and left out");
+            }
+            slice.latest = Some(UnixTime::new(time));
+        }
+        Ok(slice)
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> StoreResult<T> + Send + 'static,
+) -> StoreResult<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(StoreError::Stopped))
+}
+
+/// Removes the files of objects that nothing speaks of any more.
+#[derive(Debug)]
+struct Remover(Option<JoinHandle<()>>);
+
+impl Remover {
+    fn start(files: ObjectFiles, removed: Receiver<Removed>) -> Self {
+        let work = move || {
+            for contents in removed {
+                for (object, content) in contents {
+                    let is_file = matches!(content, Content::File(..));
+                    // Unpins it; somebody else may have pinned it meanwhile.
+                    drop(content);
+                    if is_file && let Err(error) = files.remove_now(object) {
+                        tracing::warn!(%object, %error, "the file of an object that is not needed stays until the next start");
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("state-remover".into());
+        Self(thread.spawn(work).ok())
+    }
+}
+
+impl Drop for Remover {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that removes files died");
+        }
+    }
+}
+
+/// Objects up to this size are rows: a file of its own costs more syncs than it saves.
+const ROW_BYTES_MAX: u64 = 64 << 10;
+
+/// Commits whose removals may wait.
+const REMOVALS: usize = 256;
