@@ -29,10 +29,13 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
             };
             tokio::select! {
                 biased;
-                () = drain.requested() => return,
+                () = drain.requested() => break,
                 () = tokio::time::sleep(pause) => {}
             }
         }
+        // For whoever comes next, who takes it that nobody was served from here on.
+        let checkpoint = self.state().checkpoint(self.now()).await;
+        let _ = checkpoint.map_err(unavailable);
     }
 
     /// Returns how long nothing will be due.
@@ -49,6 +52,7 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
             );
         }
         self.sweep_partials().await?;
+        state.checkpoint(now).await?;
         let due = state.next_lease_end().await?.map(|end| now.until(end));
         // Leases end strictly after their time.
         const TICK: Duration = Duration::from_millis(1);

@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use flwr_superlink::Runtime;
 
 use super::{
-    OURS, appio::AppIoOptions, given, metrics::MetricsOptions, quic::QuicServerOptions,
+    OURS, appio::AppIoOptions, given, metrics::MetricsOptions, quic::QuicServerOptions, size,
     superexec::WarmApps,
 };
 
@@ -53,14 +53,20 @@ pub(crate) struct SuperLinkOptions {
                   `flower-superexec`")]
     pub(crate) isolation: Isolation,
 
-    /// The SQLite file that keeps the state [default: state is kept in memory]
+    /// The SQLite file that keeps the state, which is made if it is not there: a SuperLink that ends in any way goes on
+    /// where it was [default: state is kept in memory]
     #[arg(long, value_name = "FILE")]
     pub(crate) database: Option<OsString>,
 
-    /// Where FABs are stored [default: superlink/ffs in Flower's home directory, which is $FLWR_HOME, or
+    /// Where FABs are stored, and the objects of a SuperLink with a database [default: superlink/ffs in Flower's home directory, which is $FLWR_HOME, or
     /// $XDG_DATA_HOME/.flwr, or $HOME/.flwr]
     #[arg(long, value_name = "DIR")]
     storage_dir: Option<OsString>,
+
+    /// How much the objects of messages under way may take there, with --database: a number of bytes, or one with K, M,
+    /// G or T [default: the disk, less 1 GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = OURS)]
+    pub(crate) storage_quota: Option<u64>,
 
     /// A CSV file of the OpenSSH public keys of the SuperNodes that may join; read again when it changes
     #[arg(long, value_name = "FILE")]
@@ -284,11 +290,11 @@ impl SuperLinkOptions {
         given(self.ssl_client_ca_certfile.as_deref()).map(PathBuf::from)
     }
 
-    /// The database to keep state in, unless it is Flower's name for keeping it in memory.
+    /// The database to keep state in, unless it is one of the names for keeping it in memory.
     pub(crate) fn database_file(&self) -> Option<&OsStr> {
         self.database
             .as_deref()
-            .filter(|database| *database != IN_MEMORY)
+            .filter(|database| !IN_MEMORY.iter().any(|memory| database == memory))
     }
 
     /// The list of keys that may join.
@@ -315,8 +321,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
         })
 }
 
-/// Flower's default of `--database`.
-const IN_MEMORY: &str = ":flwr-in-memory-state:";
+/// Flower's default of `--database`, and SQLite's name for the same; nothing counts as not given.
+const IN_MEMORY: [&str; 3] = [":flwr-in-memory-state:", ":memory:", ""];
 /// No call is ever held for so long; a greater number is a slip.
 const HOLD_MAX: Duration = Duration::from_secs(86_400);
 const DEPRECATED: &str = "Deprecated options";

@@ -68,13 +68,6 @@ pub(super) fn check_available(options: &SuperLinkOptions) -> Result<(), Exit> {
                 .into(),
         );
     }
-    if let Some(file) = options.database_file() {
-        return refuse(format!(
-            "`--database {}` comes in a later release: leave `--database` out to keep state in memory, where it is \
-             lost when the SuperLink ends.",
-            file.display()
-        ));
-    }
     Ok(())
 }
 

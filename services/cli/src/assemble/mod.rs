@@ -6,6 +6,7 @@ mod credentials;
 pub(crate) mod quic;
 pub(crate) mod rest;
 mod serve;
+mod state;
 pub(crate) mod superexec;
 pub(crate) mod superlink;
 pub(crate) mod supernode;

@@ -17,12 +17,14 @@ use flwr_superlink::{Runtime, SuperLink, SystemEntropy};
 use flwr_transport::{Acceptor, Counted, Drain, Handler, Protocol};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::{appio, quic::Quic, superlink::crashed};
+use super::{appio, quic::Quic, state::Backend, superlink::crashed};
 use crate::{args::superlink::FleetApiType, exit::Exit, listen::Listener, metrics::Exporter};
 
 /// What a SuperLink serves with; everything in it is checked.
 #[derive(Debug)]
 pub(crate) struct Parts {
+    /// What it remembers.
+    pub(crate) state: Backend,
     /// Listens for the `flwr` command.
     pub(crate) control: Listener,
     /// Listen for SuperExecs and ServerApps; at least one.
@@ -72,10 +74,17 @@ impl Parts {
 ///
 /// # Errors
 /// When a service ends without being asked.
-pub(crate) async fn serve(parts: Parts, drain: Drain) -> Result<(), Exit> {
+pub(crate) async fn serve(mut parts: Parts, drain: Drain) -> Result<(), Exit> {
+    match std::mem::replace(&mut parts.state, Backend::Memory) {
+        Backend::Memory => serve_state(MemoryState::default(), parts, drain).await,
+        Backend::Embedded(state) => serve_state(state, parts, drain).await,
+    }
+}
+
+async fn serve_state<S: LinkState>(state: S, parts: Parts, drain: Drain) -> Result<(), Exit> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let fabs = DiskFabs::new(&parts.storage_dir);
-    let link = SuperLink::new(MemoryState::default(), fabs, clock, Arc::new(SystemEntropy));
+    let link = SuperLink::new(state, fabs, clock, Arc::new(SystemEntropy));
     let holds = match parts.hold_max {
         Some(cap) => Holds::default().capped(cap),
         None => Holds::default(),

@@ -7,6 +7,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use flwr_certs::{AllowList, Reload, ServerTls};
+use flwr_state::{Clock, SystemClock};
 use flwr_superlink::Runtime;
 use flwr_transport::Drain;
 use tokio::{
@@ -29,6 +30,7 @@ use crate::{
         },
         quic::Quic,
         serve::{Fleet, Parts, serve},
+        state,
     },
     exit::{Code, Exit, sentence},
     home,
@@ -137,7 +139,10 @@ async fn bind(
         info!("Starting gRPC health server on {}", health.address);
     }
     let metrics = Exporter::bind(options.metrics.address(), &mut binder).await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let state = state::backend(options, &storage_dir, &clock).await?;
     let parts = Parts {
+        state,
         control,
         appio,
         fleet,

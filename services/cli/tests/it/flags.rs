@@ -272,19 +272,25 @@ fn s161_a_taken_port_is_named() {
 }
 
 #[test]
-fn what_comes_later_is_refused() {
+fn databases_that_cannot_be_used_are_left_as_they_are() {
     let world = World::new();
-    for (flags, parts) in [
-        ("--database state.db", ["`--database state.db`", "memory"]),
-        ("--database :memory:", ["`--database :memory:`", "memory"]),
+    let other = "other.db";
+    fs::write(world.path(other), "a letter, not a database").unwrap();
+    fs::create_dir(world.path("folder")).unwrap();
+    for (file, parts) in [
+        (other, ["no database", "name another file"]),
+        ("folder", ["cannot open", "directory"]),
+        ("nowhere/state.db", ["nowhere", "No such file"]),
     ] {
-        sentence(
-            &world,
-            &format!("{INSECURE} {flags}"),
-            &[parts[0], parts[1], "later release"],
-        );
+        let flags = format!("{INSECURE} --database {file}");
+        let ended =
+            world.run_on_free_ports(|ports| format!("{} {flags}", ports.flags()), |_| false);
+        let parts = ["`--database`", file, parts[0], parts[1]];
+        check_sentence(&check_refused(ended), &flags, &parts);
     }
-    assert!(!world.path("state.db").exists());
+    let left = fs::read_to_string(world.path(other)).unwrap();
+    assert_eq!(left, "a letter, not a database");
+    assert!(!world.path("nowhere").exists());
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn s164_s165_deprecated_flags_are_warned_of_and_work() {
         ("--flwr-dir x", "--flwr-dir"),
         ("--ssl-certfile x", "certificate flags are ignored"),
         ("--database :flwr-in-memory-state:", "`--insecure` was set"),
+        ("--database :memory:", "`--insecure` was set"),
         (
             "--fleet-api-type grpc-adapter --auth-list-public-keys x",
             "--auth-list-public-keys",
@@ -255,7 +256,7 @@ fn json_lines_are_objects_with_time_level_and_message() {
 fn the_level_is_flowers_variable() {
     let world = World::new();
     let said = |level: &str| {
-        let mut command = world.command("superlink --insecure --flwr-dir x --database x");
+        let mut command = world.command("superlink --insecure --flwr-dir x --transport quic");
         Ended::of(command.env("FLWR_LOG_LEVEL", OsStr::new(level))).stderr
     };
     let levels =
@@ -265,10 +266,7 @@ fn the_level_is_flowers_variable() {
     assert_eq!(levels(&said("ERROR")), [false, false, true]);
     let silent = said("off");
     assert_eq!(silent.lines().count(), 1, "{silent}");
-    assert!(
-        silent.starts_with("`--database x` comes in a later release"),
-        "{silent}"
-    );
+    assert!(silent.starts_with("`--transport quic`"), "{silent}");
     let loud = said("LOUD");
     assert_eq!(levels(&loud), [true, true, true]);
     assert!(loud.contains("FLWR_LOG_LEVEL is set to \"LOUD\""), "{loud}");

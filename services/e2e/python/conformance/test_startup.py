@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -446,13 +447,17 @@ def test_storage_that_cannot_be_written(tmp_path: Path) -> None:
 # -- flags of flwr-quic, and what it does not offer ---------------------------------------------
 
 
-@reference_differs("stock flower-superlink offers it")
-def test_not_offered(tmp_path: Path) -> None:
-    """Refused with a word about it, never silently something else."""
-    with start(tmp_path, "--insecure", "--database", "state.db") as attempt:
+@reference_differs("stock flower-superlink makes its tables beside the others")
+def test_database_of_another_program(tmp_path: Path) -> None:
+    """Refused with a word about it, and left as it is."""
+    database = tmp_path / "state.db"
+    with sqlite3.connect(database) as other:
+        other.execute("CREATE TABLE letters (text)")
+    before = database.read_bytes()
+    with start(tmp_path, "--insecure", "--database", str(database)) as attempt:
         assert attempt.process.wait(10.0) in (1, 2)
         one_sentence(attempt.process.log, "--database")
-    assert not (tmp_path / "state.db").exists()
+    assert database.read_bytes() == before
 
 
 @reference_differs("stock flower-superlink has no such flag")

@@ -16,6 +16,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("flwr-fab", &["flwr-api"]),
     ("flwr-proto", &[]),
     ("flwr-state", &["flwr-api", "flwr-transport"]),
+    (
+        "flwr-state-embedded",
+        &["flwr-api", "flwr-state", "flwr-transport"],
+    ),
     ("flwr-superexec", &["flwr-api", "flwr-transport"]),
     (
         "flwr-superlink",
