@@ -30,6 +30,12 @@ impl Journal {
         Self { folder }
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Writes a note, in place of the one before. Dropping the future does not stop it.
     ///
     /// # Errors

@@ -130,7 +130,9 @@ impl AppIoService for AppIoApi {
         // A repeated call changes nothing: a later app may have left its own context since.
         if self.core.desk.standing(&token) == AppStanding::Wanted {
             if let Some(sheet) = self.core.runs.get(run) {
-                sheet.keep(call.context);
+                let context = call.context;
+                self.core.notes.keep_context(run, context.clone()).await;
+                sheet.keep(context);
             }
             self.core.desk.finish(&token);
         }

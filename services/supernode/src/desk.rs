@@ -35,6 +35,8 @@ pub(crate) struct Desk {
 struct Papers {
     /// In the order of their arrival.
     jobs: Vec<Job>,
+    /// Instructions that will be put here.
+    coming: HashSet<MessageId>,
     spent: VecDeque<(Token, RunId)>,
     apps_max: usize,
 }
@@ -108,6 +110,7 @@ impl Desk {
         Self {
             papers: Mutex::new(Papers {
                 jobs: Vec::new(),
+                coming: HashSet::new(),
                 spent: VecDeque::new(),
                 apps_max: apps_max.max(1),
             }),
@@ -123,6 +126,7 @@ impl Desk {
     /// Queues an instruction whose objects are all here and kept by `pin`.
     pub(crate) fn put(&self, instruction: Delivery, pin: Pin, slot: OwnedSemaphorePermit) {
         self.change(|papers| {
+            papers.coming.remove(&instruction.message.metadata.id);
             papers.jobs.push(Job {
                 objects: instruction.tree.ids().into_iter().collect(),
                 instruction,
@@ -137,9 +141,14 @@ impl Desk {
         });
     }
 
-    /// Whether the instruction is on the desk.
+    /// An instruction will be put here, or be removed without that.
+    pub(crate) fn expect(&self, instruction: &MessageId) {
+        self.change(|papers| papers.coming.insert(instruction.clone()));
+    }
+
+    /// Whether the instruction is on the desk, or on its way there.
     pub(crate) fn has(&self, instruction: &MessageId) -> bool {
-        self.read(|papers| papers.job(instruction).is_some())
+        self.read(|papers| papers.coming.contains(instruction) || papers.job(instruction).is_some())
     }
 
     /// Whether the run has anything on the desk.
@@ -361,7 +370,10 @@ impl Desk {
 
     /// Takes an instruction off the desk, and its app's token with it.
     pub(crate) fn remove(&self, instruction: &MessageId) {
-        self.change(|papers| papers.jobs.retain(|job| job.id() != instruction));
+        self.change(|papers| {
+            papers.coming.remove(instruction);
+            papers.jobs.retain(|job| job.id() != instruction);
+        });
     }
 
     fn end(&self, token: &Token, verdict: impl FnOnce(&Job) -> Option<String>) {

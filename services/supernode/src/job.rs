@@ -17,8 +17,10 @@ use tracing::{info, warn};
 use crate::deliver::{Before, Delivered, log_round};
 use crate::desk::{Line, Look};
 use crate::fetch::{FetchError, describe};
+use crate::journal::InHand;
 use crate::node::{Core, is_forgotten};
 use crate::patience::{Insisting, is_final};
+use crate::recover::unavailable;
 
 /// How often the SuperLink is asked whether the run of an app at work goes on, where it does not tell.
 const RUN_CHECK_PERIOD: Duration = Duration::from_secs(5);
@@ -54,7 +56,7 @@ impl Core {
         );
         match self.bring(node, &parcel).await {
             Ok(pin) => {
-                self.notes.keep(metadata, None).await;
+                self.notes.keep(InHand::new(delivery)).await;
                 if let Err(refused) = self.confirm(node, delivery).await {
                     self.notes.strike(metadata).await;
                     return Err(refused);
@@ -68,17 +70,14 @@ impl Core {
             }
             Err(FetchError::RunOver) => {
                 self.ignore(metadata);
-                self.runs.forget(metadata.run);
+                self.forget(metadata.run).await;
                 Ok(())
             }
             Err(FetchError::Refused(status)) if is_final(&status) => Err(status),
             Err(error) => {
                 warn!(run_id = metadata.run.0, message_id = %metadata.id, "the message cannot be worked on: {error}");
                 self.confirm(node, delivery).await?;
-                let failure = AppError {
-                    code: AppError::MESSAGE_UNAVAILABLE,
-                    reason: Some(format!("SuperNode: {error}")),
-                };
+                let failure = unavailable(&error);
                 let (core, delivery) = (Arc::clone(self), parcel.delivery);
                 self.jobs.spawn(async move {
                     core.fail(node, &delivery.message.metadata, failure).await;
@@ -89,7 +88,7 @@ impl Core {
     }
 
     /// Fetches the instruction. What is here by the time a call fails is not fetched again.
-    async fn bring(&self, node: NodeId, parcel: &Parcel) -> Result<Pin, FetchError> {
+    pub(crate) async fn bring(&self, node: NodeId, parcel: &Parcel) -> Result<Pin, FetchError> {
         let mut insisting = Insisting::default();
         loop {
             let fetched = async {
@@ -110,13 +109,18 @@ impl Core {
         );
     }
 
-    async fn see_through(&self, node: NodeId, instruction: Delivery, id: MessageId) {
+    pub(crate) async fn see_through(&self, node: NodeId, instruction: Delivery, id: MessageId) {
         let metadata = &instruction.message.metadata;
         let place = (metadata.run, &id);
         let is_decided = |found: &Look| !matches!(found, Look::Waiting(_));
         match self.wait(node, place, is_decided).await {
             Look::Answered(reply, _) => {
-                self.notes.keep(metadata, Some(&reply)).await;
+                self.notes
+                    .keep(InHand {
+                        reply: Some((*reply).clone()),
+                        ..InHand::new(&instruction)
+                    })
+                    .await;
                 self.hand_in(node, metadata, &reply, Before::Fresh).await;
                 self.notes.strike(metadata).await;
                 // What the app leaves behind belongs to the run.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use flwr_api::fleet::{
     Attend, CreateNode, DeleteNode, FleetClient, Heartbeat, Parcel, PullMessages, PullParcel,
 };
-use flwr_api::{Launchers, NodeId, Reason};
+use flwr_api::{Launchers, NodeId, Reason, RunId};
 use flwr_state::{Clock, DiskFabs, Entropy, Journal, ObjectFiles, fraction};
 use flwr_transport::{Code, Drain, Status};
 use tokio::sync::Semaphore;
@@ -55,7 +55,7 @@ pub(crate) struct Core {
     pub(crate) jobs: TaskTracker,
     /// Replies on their way.
     pub(crate) deliveries: TaskTracker,
-    slots: Arc<Semaphore>,
+    pub(crate) slots: Arc<Semaphore>,
 }
 
 /// Why a SuperNode has ended though nobody asked it to.
@@ -182,6 +182,7 @@ impl Core {
             let status = match self.fleet.create_node(call, long()).await {
                 Ok(node) => {
                     info!(node_id = node.0, "joined the SuperLink");
+                    self.notes.joined(node).await;
                     return Ok(node);
                 }
                 Err(status) => status,
@@ -336,10 +337,16 @@ impl Core {
             for run in self.runs.unused_since(then) {
                 if !self.desk.has_run(run) && self.is_over(node, run).await {
                     debug!(run_id = run.0, "run is over; its state is forgotten");
-                    self.runs.forget(run);
+                    self.forget(run).await;
                 }
             }
         }
+    }
+
+    /// Forgets a run that is over, and what its ClientApps left behind.
+    pub(crate) async fn forget(&self, run: RunId) {
+        self.runs.forget(run);
+        self.notes.forget(run).await;
     }
 
     /// Lets replies on their way arrive, and takes the node off the SuperLink's list.
@@ -349,7 +356,10 @@ impl Core {
         // A reply that takes longer is lost with its node.
         let _late = tokio::time::timeout(LEAVE_PATIENCE / 2, self.deliveries.wait()).await;
         match self.fleet.delete_node(DeleteNode { node }, deadline).await {
-            Ok(()) => debug!(node_id = node.0, "left the SuperLink"),
+            Ok(()) => {
+                self.notes.left().await;
+                debug!(node_id = node.0, "left the SuperLink");
+            }
             Err(status) => debug!(node_id = node.0, "left without a word: {status}"),
         }
     }

@@ -1,55 +1,69 @@
-//! Going on after this node was killed: it is the node that it was if the SuperLink still knows
-//! that one by the same key, and answers for what it had in hand. No app works twice.
+//! Going on after this node was killed: it is the node that it was if the SuperLink still knows that
+//! one by the same key. Replies that it had are delivered; instructions without one are worked on
+//! again, with what the ClientApps before had left behind.
 
 use std::sync::Arc;
 
-use flwr_api::fleet::Heartbeat;
-use flwr_api::{AppError, Metadata, NodeId};
+use bytes::Bytes;
+use flwr_api::fleet::{Heartbeat, Parcel};
+use flwr_api::{AppError, Delivery, NodeId, RunId};
 use flwr_state::Pin;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
 use crate::config::HEARTBEAT_SECONDS;
-use crate::deliver::Before;
+use crate::deliver::Before as Tried;
+use crate::fetch::FetchError;
 use crate::journal::InHand;
 use crate::node::{Core, Ended};
 use crate::patience::{Insisting, long};
 
+/// How often an instruction is begun again: should it be what ends this node, it ends that too.
+const RESTARTS_MAX: u32 = 3;
+
 impl Core {
-    /// Takes this node's place again if it had anything in hand, and delivers that; nothing if it
-    /// has to join. A node that has nothing in hand joins, so that its place is free at once.
+    /// Takes the place again that this node had when it was killed, with what it had in hand;
+    /// nothing if it has to join.
     ///
     /// Dropping the future loses nothing.
     ///
     /// # Errors
     /// When the SuperLink cannot be reached for as long as was to be tried.
     pub(crate) async fn take_place_again(self: &Arc<Self>) -> Result<Option<NodeId>, Ended> {
-        let in_hand = self.notes.read().await;
-        let Some(node) = in_hand.last().map(InHand::node) else {
-            return Ok(None);
-        };
-        let (ours, others): (Vec<_>, Vec<_>) =
-            in_hand.into_iter().partition(|work| work.node() == node);
+        let before = self.notes.read().await;
+        let of = |work: &InHand| before.node == Some(work.metadata().dst);
+        let (ours, others): (Vec<_>, Vec<_>) = before.in_hand.into_iter().partition(of);
         self.drop_work(&others).await;
         // From now on, so that nothing takes their room.
         let ours: Vec<_> = ours
             .into_iter()
             .map(|work| (self.pin(&work), work))
             .collect();
-        if self.is_still(node).await? {
+        if let Some(node) = before.node
+            && self.is_still(node).await?
+        {
             info!(
                 node_id = node.0,
                 in_hand = ours.len(),
-                "took its place again, with work in hand from before the restart"
+                "took its place again after a restart"
             );
+            self.take_contexts(node, before.contexts);
             for (pin, work) in ours {
+                // The SuperLink may offer it once more.
+                self.desk.expect(&work.metadata().id);
+                // Before others are asked for.
+                let slot = Arc::clone(&self.slots).try_acquire_owned().ok();
                 let core = Arc::clone(self);
                 self.jobs
-                    .spawn(async move { core.finish(node, work, pin).await });
+                    .spawn(async move { core.finish(node, work, pin, slot).await });
             }
             return Ok(Some(node));
         }
         let ours: Vec<_> = ours.into_iter().map(|(_, work)| work).collect();
         self.drop_work(&ours).await;
+        for (run, _) in before.contexts {
+            self.notes.forget(run).await;
+        }
         Ok(None)
     }
 
@@ -78,43 +92,120 @@ impl Core {
         }
     }
 
-    /// Answers for an instruction from before the restart.
-    async fn finish(&self, node: NodeId, work: InHand, _pin: Pin) {
-        let InHand { instruction, reply } = work;
-        match reply {
+    /// Answers an instruction from before the restart.
+    async fn finish(
+        self: &Arc<Self>,
+        node: NodeId,
+        work: InHand,
+        _pin: Pin,
+        slot: Option<OwnedSemaphorePermit>,
+    ) {
+        let metadata = work.metadata().clone();
+        match work.reply {
             Some(reply) => {
-                self.hand_in(node, &instruction, &reply, Before::Tried)
-                    .await;
+                drop(slot);
+                self.hand_in(node, &metadata, &reply, Tried::Tried).await;
             }
-            None => self.fail(node, &instruction, interrupted()).await,
+            None if work.restarts >= RESTARTS_MAX => {
+                self.fail(node, &metadata, interrupted()).await;
+            }
+            None => match self.begin_again(node, &work, slot).await {
+                Ok(()) => {
+                    let id = metadata.id.clone();
+                    return self.see_through(node, work.instruction, id).await;
+                }
+                Err(FetchError::RunOver) => {}
+                Err(error) => {
+                    warn!(run_id = metadata.run.0, message_id = %metadata.id, "the message cannot be worked on again: {error}");
+                    self.fail(node, &metadata, unavailable(&error)).await;
+                }
+            },
         }
-        self.notes.strike(&instruction).await;
+        self.notes.strike(&metadata).await;
+        self.desk.remove(&metadata.id);
     }
 
+    /// Takes what ClientApps left behind, but of runs that have ended since.
+    fn take_contexts(self: &Arc<Self>, node: NodeId, contexts: Vec<(RunId, Bytes)>) {
+        let runs: Vec<RunId> = contexts.iter().map(|(run, _)| *run).collect();
+        self.runs.take_contexts(contexts);
+        let core = Arc::clone(self);
+        self.jobs.spawn(async move {
+            for run in runs {
+                if core.is_over(node, run).await {
+                    core.forget(run).await;
+                }
+            }
+        });
+    }
+
+    /// Puts an instruction on the desk once more.
+    async fn begin_again(
+        &self,
+        node: NodeId,
+        work: &InHand,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), FetchError> {
+        let parcel = Parcel {
+            delivery: work.instruction.clone(),
+            objects: Vec::new(),
+        };
+        let pin = self.bring(node, &parcel).await?;
+        let slot = match slot {
+            Some(slot) => slot,
+            // The semaphore is never closed.
+            None => match Arc::clone(&self.slots).acquire_owned().await {
+                Ok(slot) => slot,
+                Err(_) => return Err(FetchError::RunOver),
+            },
+        };
+        let again = InHand {
+            restarts: work.restarts + 1,
+            ..work.clone()
+        };
+        self.notes.keep(again).await;
+        let metadata = work.metadata();
+        info!(run_id = metadata.run.0, message_id = %metadata.id, "a message is worked on again after the restart");
+        self.desk.put(parcel.delivery, pin, slot);
+        Ok(())
+    }
+
+    /// What is there of the work stays there.
     fn pin(&self, work: &InHand) -> Pin {
-        let tree = work.reply.as_ref().map(|reply| reply.tree.ids());
-        self.objects.pin(tree.unwrap_or_default())
+        let tree = |delivery: &Delivery| delivery.tree.ids();
+        let reply = work.reply.as_ref();
+        self.objects
+            .pin(reply.map_or_else(|| tree(&work.instruction), tree))
     }
 
     async fn drop_work(&self, dropped: &[InHand]) {
-        for InHand { instruction, reply } in dropped {
-            let Metadata { run, id, dst, .. } = instruction;
+        for work in dropped {
+            let metadata = work.metadata();
             warn!(
-                run_id = run.0,
-                message_id = %id,
-                node_id = dst.0,
-                was_answered = reply.is_some(),
+                run_id = metadata.run.0,
+                message_id = %metadata.id,
+                node_id = metadata.dst.0,
+                was_answered = work.reply.is_some(),
                 "work from before the restart is dropped: the SuperLink does not know its node any more"
             );
-            self.notes.strike(instruction).await;
+            self.notes.strike(metadata).await;
         }
     }
 }
 
-/// What an app kept in its context is gone with the process, so it does not work a second time.
 fn interrupted() -> AppError {
     AppError {
         code: AppError::APP_RAISED,
-        reason: Some("SuperNode: it was restarted while the ClientApp worked".to_owned()),
+        reason: Some(format!(
+            "SuperNode: it was restarted {RESTARTS_MAX} times while the ClientApp worked"
+        )),
+    }
+}
+
+/// What is said of a message that cannot be brought here, or not be kept.
+pub(crate) fn unavailable(error: &FetchError) -> AppError {
+    AppError {
+        code: AppError::MESSAGE_UNAVAILABLE,
+        reason: Some(format!("SuperNode: {error}")),
     }
 }

@@ -1,7 +1,7 @@
 //! The runs this node has had instructions of: their apps and what their ClientApps left behind.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use flwr_api::appio::AppContext;
@@ -75,6 +75,8 @@ impl Run {
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
     known: Mutex<HashMap<RunId, Arc<Run>>>,
+    /// What ClientApps left behind before a restart, of runs that are not known yet.
+    left_behind: Mutex<HashMap<RunId, Bytes>>,
 }
 
 impl Runs {
@@ -87,7 +89,16 @@ impl Runs {
         found
     }
 
+    /// Takes what ClientApps left behind before a restart.
+    pub(crate) fn take_contexts(&self, contexts: Vec<(RunId, Bytes)>) {
+        self.left_behind().extend(contexts);
+    }
+
     pub(crate) fn add(&self, run: Run) -> Arc<Run> {
+        let left_behind = self.left_behind().remove(&run.described.id);
+        if let Some(context) = left_behind {
+            run.keep(context);
+        }
         let run = Arc::new(run);
         self.with(|known| known.insert(run.described.id, Arc::clone(&run)));
         run
@@ -96,6 +107,7 @@ impl Runs {
     /// Forgets a run that is over, and the state of its ClientApps.
     pub(crate) fn forget(&self, id: RunId) {
         self.with(|known| known.remove(&id));
+        self.left_behind().remove(&id);
     }
 
     /// Runs that have not been used since `then`.
@@ -104,6 +116,12 @@ impl Runs {
             let unused = known.values().filter(|run| run.unused_since() < then);
             unused.map(|run| run.described.id).collect()
         })
+    }
+
+    fn left_behind(&self) -> MutexGuard<'_, HashMap<RunId, Bytes>> {
+        self.left_behind
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut HashMap<RunId, Arc<Run>>) -> T) -> T {

@@ -80,13 +80,13 @@ pub(super) fn load_client_certificate(
     Ok(Some(certificate))
 }
 
-/// The node's key pair: the one in the files, or a new one.
-pub(super) fn load_keys(options: &SuperNodeOptions) -> Result<NodeKeyPair, Exit> {
+/// The node's key pair: the one in the files, or one of its own, which is in `data_folder` from its first start on.
+pub(super) fn load_keys(
+    options: &SuperNodeOptions,
+    data_folder: impl FnOnce() -> Result<PathBuf, Exit>,
+) -> Result<NodeKeyPair, Exit> {
     match options.keys() {
-        KeyFlags::Neither => {
-            debug!("This node proves itself with a key that was made for this start");
-            NodeKeyPair::generate().map_err(|error| Exit::because(&error))
-        }
+        KeyFlags::Neither => own_key(&data_folder()?.join(OWN_KEY)),
         KeyFlags::One => Err(Exit::Code(
             Code::NODE_KEYS_REQUIRED,
             "Only one of the two key files is given.".into(),
@@ -104,6 +104,29 @@ pub(super) fn load_keys(options: &SuperNodeOptions) -> Result<NodeKeyPair, Exit>
             Ok(pair)
         }
     }
+}
+
+/// A node that was restarted is the same to the SuperLink if it has the same key.
+fn own_key(path: &Path) -> Result<NodeKeyPair, Exit> {
+    if path.exists() {
+        debug!(
+            "This node proves itself with its own key in {}",
+            path.display()
+        );
+        return NodeKeyPair::load(path).map_err(|error| {
+            Exit::Problem(format!(
+                "`--data-dir`: this node's own key in {} cannot be used: {}. Remove the file to have a new one made.",
+                path.display(),
+                sentence(&error)
+            ))
+        });
+    }
+    debug!("This node proves itself with a key that is made now");
+    let made = NodeKeyPair::generate().and_then(|pair| {
+        pair.save(path, "flwr-quic supernode", false)?;
+        Ok(pair)
+    });
+    made.map_err(|error| Exit::Problem(format!("`--data-dir`: {}.", sentence(&error))))
 }
 
 fn load_pair(private: &Path, public: &Path) -> Result<NodeKeyPair, Exit> {
@@ -137,3 +160,6 @@ fn load_pair(private: &Path, public: &Path) -> Result<NodeKeyPair, Exit> {
     info!("Node key {}", key.fingerprint());
     Ok(pair)
 }
+
+/// The file of the key that a node has made for itself; its public half lies beside it.
+const OWN_KEY: &str = "node_key";

@@ -93,7 +93,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         None => load_client_tls(options.insecure, roots, &options.superlink)?,
         Some(scheme) => load_rest_tls(scheme, options.insecure, roots, &options.superlink)?,
     };
-    let keys = load_keys(options)?;
+    let keys = load_keys(options, || data_folder(options))?;
     let certificate = load_client_certificate(options, &keys, tls.is_some())?;
     let tls = match (tls, &certificate) {
         (Some(tls), Some(certificate)) => Some(tls.showing(certificate)),
@@ -107,7 +107,6 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     let node_config = load_node_config(options.node_config.as_deref())?;
     let security = appio::Security::load(&options.appio, options.isolation)?;
     let clientappio = Address::parse(options.clientappio_address())?;
-    let port = clientappio.port;
     let health = options.health_server_address.as_deref();
     let health = health.map(Address::parse).transpose()?;
 
@@ -128,7 +127,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         info!("Starting gRPC health server on {}", health.address);
     }
     let metrics = Exporter::bind(options.metrics.address(), &mut binder).await?;
-    let (objects, journal, fabs) = open_stores(options, port).await?;
+    let (objects, journal, fabs) = open_stores(options).await?;
     Ok(Parts {
         superlink,
         tls,
@@ -177,15 +176,19 @@ fn load_node_config(given: Option<&str>) -> Result<UserConfig, Exit> {
     flwr_fab::parse_config_args(text).map_err(|error| refuse(sentence(&error)))
 }
 
-async fn open_stores(
-    options: &SuperNodeOptions,
-    port: u16,
-) -> Result<(ObjectFiles, Journal, DiskFabs), Exit> {
+/// Where this node keeps what outlives its process.
+fn data_folder(options: &SuperNodeOptions) -> Result<PathBuf, Exit> {
+    if let Some(folder) = &options.data_dir {
+        return Ok(folder.clone());
+    }
+    let home = home::flower(options.flwr_dir.as_deref())?;
+    let port = Address::parse(options.clientappio_address())?.port;
+    Ok(home.join("supernode").join(format!("data-{port}")))
+}
+
+async fn open_stores(options: &SuperNodeOptions) -> Result<(ObjectFiles, Journal, DiskFabs), Exit> {
     let home = home::flower(options.flwr_dir.as_deref())?.join("supernode");
-    let folder: PathBuf = match &options.data_dir {
-        Some(folder) => folder.clone(),
-        None => home.join(format!("data-{port}")),
-    };
+    let folder = data_folder(options)?;
     let config = files::Config {
         quota_bytes: options.data_quota,
         free_bytes_min: FREE_BYTES_MIN,

@@ -114,11 +114,12 @@ async fn a_key_that_stays_in_use_ends_the_node_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_was_killed_takes_its_place_again_once_it_counts_as_offline() {
+async fn a_node_that_was_killed_and_has_lost_its_data_joins_once_it_counts_as_offline() {
     let world = World::new().await;
     let (killed, running) = world.join().await;
     tokio::time::sleep(Duration::from_secs(50)).await;
     running.abort();
+    std::fs::remove_dir_all(world.journal().folder()).unwrap();
     let (node, _running) = world.join().await;
     assert_ne!(node, killed);
     assert_eq!(world.nodes().await, [node]);

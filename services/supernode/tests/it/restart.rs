@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flwr_api::appio::AppContext;
 use flwr_api::fleet::{DeleteNode, FleetService, Request};
 use flwr_api::{AppError, MessageId, NodeId, Payload, RunId};
 use flwr_state::journal::NoteName;
@@ -64,7 +65,7 @@ async fn a_reply_on_its_way_is_delivered_from_where_it_was_and_no_app_works_agai
         asked,
         reply_bytes,
     } = Killed::new().await;
-    assert_eq!(world.journal().notes().await.unwrap().len(), 1);
+    assert_eq!(world.other_notes().await, 1);
     let _running = world.restart().await;
     let reply = world.reply(run, &asked).await.message;
     assert!(matches!(reply.payload, Payload::Content(_)), "{reply:?}");
@@ -74,7 +75,7 @@ async fn a_reply_on_its_way_is_delivered_from_where_it_was_and_no_app_works_agai
     assert_eq!(world.calls.count(joined), 0);
     assert_eq!(world.launchable().await, []);
     assert_eq!(world.nodes().await, [node]);
-    assert_eq!(world.journal().notes().await.unwrap(), []);
+    assert_eq!(world.other_notes().await, 0);
     // It goes on as ever.
     let asked = world.instruct(run, node, "b", "model").await;
     world.play(&world.launch(run).await, "answer", "").await;
@@ -82,19 +83,76 @@ async fn a_reply_on_its_way_is_delivered_from_where_it_was_and_no_app_works_agai
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instruction_whose_app_was_at_work_is_answered_for() {
+async fn an_instruction_whose_app_was_at_work_is_worked_on_again_with_the_context_before_it() {
+    let mut world = World::new().await;
+    let (node, mut running) = world.join().await;
+    let run = world.running().await;
+    world.instruct(run, node, "first", "model").await;
+    world.play(&world.launch(run).await, "one", "state").await;
+    let asked = world.instruct(run, node, "second", "model").await;
+    for _ in 0..2 {
+        world.pull(&world.launch(run).await).await;
+        world.kill(running);
+        running = world.restart().await;
+    }
+    let app = world.launch(run).await;
+    let inputs = world.inputs(&app).await.unwrap();
+    assert_eq!(inputs.context, AppContext::Kept("state".into()));
+    world.play(&app, "two", "more state").await;
+    let reply = world.reply(run, &asked).await.message;
+    assert!(matches!(reply.payload, Payload::Content(_)), "{reply:?}");
+    assert_eq!(world.nodes().await, [node]);
+    let joined = |call: &Request| matches!(call, Request::CreateNode(_));
+    assert_eq!(world.calls.count(joined), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instruction_that_ends_its_node_again_and_again_is_given_up() {
+    let mut world = World::new().await;
+    let (node, mut running) = world.join().await;
+    let run = world.running().await;
+    let asked = world.instruct(run, node, "a", "model").await;
+    for _ in 0..4 {
+        world.pull(&world.launch(run).await).await;
+        world.kill(running);
+        running = world.restart().await;
+    }
+    let Payload::Error(error) = world.reply(run, &asked).await.message.payload else {
+        panic!("nobody has worked on it");
+    };
+    assert_eq!(error.code, AppError::APP_RAISED);
+    assert!(error.reason.unwrap().contains("restarted"));
+    assert_eq!(world.nodes().await, [node]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instruction_whose_objects_are_gone_is_answered_for() {
     let mut world = World::new().await;
     let (node, running) = world.join().await;
     let run = world.running().await;
     let asked = world.instruct(run, node, "a", "model").await;
     world.pull(&world.launch(run).await).await;
     world.kill(running);
+    world.lose_objects();
     let _running = world.restart().await;
     let Payload::Error(error) = world.reply(run, &asked).await.message.payload else {
         panic!("nobody has worked on it");
     };
-    assert_eq!(error.code, AppError::APP_RAISED);
-    assert!(error.reason.unwrap().contains("restarted"));
+    assert_eq!(error.code, AppError::MESSAGE_UNAVAILABLE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_with_nothing_in_hand_is_the_same_after_a_restart() {
+    let mut world = World::new().await;
+    let (node, running) = world.join().await;
+    let run = world.running().await;
+    world.instruct(run, node, "first", "model").await;
+    world.play(&world.launch(run).await, "one", "state").await;
+    world.kill(running);
+    let _running = world.restart().await;
+    world.instruct(run, node, "second", "model").await;
+    let inputs = world.inputs(&world.launch(run).await).await.unwrap();
+    assert_eq!(inputs.context, AppContext::Kept("state".into()));
     assert_eq!(world.nodes().await, [node]);
 }
 
@@ -111,7 +169,7 @@ async fn a_node_that_the_superlink_has_forgotten_drops_what_it_had_in_hand() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_ne!(world.nodes().await, [node]);
-    assert_eq!(world.journal().notes().await.unwrap(), []);
+    assert_eq!(world.other_notes().await, 0);
     let pushed = |call: &Request| matches!(call, Request::PushMessages(_));
     assert_eq!(world.calls.count(pushed), 0);
 }
@@ -130,7 +188,7 @@ async fn a_reply_whose_objects_are_gone_is_answered_for() {
         panic!("its objects are gone");
     };
     assert_eq!(error.code, AppError::REPLY_MESSAGE_UNAVAILABLE);
-    while !world.journal().notes().await.unwrap().is_empty() {
+    while world.other_notes().await > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -143,5 +201,5 @@ async fn notes_that_nobody_understands_are_skipped() {
         world.journal().put(name, garbage.to_vec()).await.unwrap();
     }
     world.join().await;
-    assert_eq!(world.journal().notes().await.unwrap(), []);
+    assert_eq!(world.other_notes().await, 0);
 }

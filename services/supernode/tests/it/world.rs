@@ -15,6 +15,7 @@ use flwr_api::{
     Delivery, Launchers, Message, MessageId, Metadata, NodeId, ObjectId, ObjectTree, Payload,
     Phase, RunId, RunStatus, Token, UnixTime, UserConfig,
 };
+use flwr_state::journal::NoteName;
 use flwr_state::{Clock, DiskFabs, Entropy, Journal, MemoryState, ObjectFiles};
 use flwr_superlink::appio::AppIoApi as ServerAppIo;
 use flwr_superlink::control::ControlApi;
@@ -150,7 +151,9 @@ impl World {
         running.abort();
         self.calls.dead.store(true, Ordering::Relaxed);
         // The former self cannot be stopped half way, but what it writes from now on is lost.
-        let data = self.folder.path().join("objects-again");
+        let mut data = self.data.clone().into_os_string();
+        data.push("-again");
+        let data = PathBuf::from(data);
         copy(&self.data, &data);
         self.data = data;
     }
@@ -179,6 +182,13 @@ impl World {
     /// Where the SuperNode writes down what it has in hand.
     pub(crate) fn journal(&self) -> Journal {
         Journal::new(self.data.join("journal"))
+    }
+
+    /// How many notes there are beside the one that says which node it is.
+    pub(crate) async fn other_notes(&self) -> usize {
+        let notes = self.journal().notes().await.unwrap();
+        let node = NoteName::of(b"node");
+        notes.iter().filter(|(name, _)| *name != node).count()
     }
 
     /// Starts the SuperNode and waits until it has joined.
