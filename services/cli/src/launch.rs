@@ -56,6 +56,8 @@ pub(crate) struct Launches<'a> {
     pub(crate) warm_apps: WarmApps,
     /// How it logs.
     pub(crate) log_format: LogFormat,
+    /// Whether its apps go on when this process is gone.
+    pub(crate) outlive_parent: bool,
 }
 
 impl SuperExec {
@@ -201,6 +203,9 @@ fn arguments(launches: Launches<'_>, own_pid: u32) -> Vec<OsString> {
         "--log-format".into(),
         word(launches.log_format),
     ];
+    if launches.outlive_parent {
+        args.push("--outlive-parent".into());
+    }
     if let Some(dir) = launches.flwr_dir {
         args.extend(["--flwr-dir".into(), dir.into()]);
     }
@@ -238,9 +243,10 @@ mod tests {
             flwr_dir: Some(Path::new("/flwr")),
             warm_apps: WarmApps::Fork,
             log_format: LogFormat::Json,
+            outlive_parent: true,
         };
         let line = "superexec --insecure --appio-api-address 127.0.0.1:9091 --plugin-type serverapp --parent-pid 4711 \
-                    --warm-apps fork --log-format json --flwr-dir /flwr";
+                    --warm-apps fork --log-format json --outlive-parent --flwr-dir /flwr";
         let arguments = arguments(launches, 4711);
         assert_eq!(arguments.join(OsStr::new(" ")), OsString::from(line));
     }

@@ -127,6 +127,7 @@ class Process:
     ) -> None:
         self.name = name
         self.argv = [str(part) for part in argv]
+        self.env = env
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = _unused(directory, name)
         with self.log_path.open("wb") as log:

@@ -35,7 +35,10 @@ struct Running {
     ahead: Ahead,
     apps: Owner,
     slots: Arc<Semaphore>,
+    /// Ends the apps that run, and with them everything else.
     drain: Drain,
+    /// Ends everything but the apps that run.
+    retire: Drain,
     trouble: Trouble,
 }
 
@@ -79,9 +82,9 @@ impl Launcher {
         })
     }
 
-    /// Launches apps until the drain is asked, then ends those that run. When this returns, no
-    /// process is left. Dropping it kills them.
-    pub async fn run(mut self, drain: Drain) {
+    /// Launches apps until the drain is asked, then ends those that run; or until `retire` is, then
+    /// waits for them. When this returns, no process is left. Dropping it kills them.
+    pub async fn run(mut self, drain: Drain, retire: Drain) {
         let (idle_max, apps_max) = match self.warm {
             Warm::Off => (0, self.apps_max),
             Warm::Prestart | Warm::Fork => (self.idle_max, self.apps_max),
@@ -97,6 +100,7 @@ impl Launcher {
             apps: Owner::new(),
             slots: Arc::new(Semaphore::new(apps_max)),
             drain,
+            retire,
             trouble: Trouble::default(),
         };
         running.launch_all().await;
@@ -108,13 +112,14 @@ impl Launcher {
 impl Running {
     /// Asks for work again and again until the drain is asked.
     async fn launch_all(&mut self) {
-        let drain = self.drain.clone();
-        self.ahead.keep(self.apps.tasks(), &drain);
+        let (drain, retire) = (self.drain.clone(), self.retire.clone());
+        self.ahead.keep(self.apps.tasks(), &retire);
         let mut backoff = PAUSE;
         loop {
             let slot = tokio::select! {
                 biased;
                 () = drain.requested() => return,
+                () = retire.requested() => return,
                 slot = Arc::clone(&self.slots).acquire_owned() => slot,
             };
             let slot = slot.expect("nobody closes the slots");
@@ -133,13 +138,15 @@ impl Running {
             tokio::select! {
                 biased;
                 () = drain.requested() => return,
+                () = retire.requested() => return,
                 () = sleep_until(asked + pause) => {}
             }
         }
     }
 
-    /// Waits for the apps, which end with the drain.
+    /// Waits for the apps, which end with the drain, and for those that wait for work with it.
     async fn end(self) {
+        self.retire.begin();
         self.apps.finished().await;
         drop(self.ahead);
         if let Some(zygote) = Arc::into_inner(self.starter).and_then(|starter| starter.zygote) {
@@ -157,6 +164,7 @@ impl Running {
         let runs = tokio::select! {
             biased;
             () = self.drain.requested() => return Asked::Nothing,
+            () = self.retire.requested() => return Asked::Nothing,
             runs = runs => runs,
         };
         let runs = match runs {

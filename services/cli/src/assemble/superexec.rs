@@ -88,7 +88,8 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
     let client = client(&options, parts, service)?;
     let launcher = Launcher::new(config, reach, client, output);
     let launcher = launcher.map_err(|error| Exit::Problem(format!("{}.", sentence(&error))))?;
-    run_until_signal(launcher, serving, drain, signals, options.parent_pid).await;
+    let parent = (options.parent_pid, options.outlive_parent);
+    run_until_signal(launcher, serving, drain, signals, parent).await;
     info!("SuperExec terminated gracefully.");
     Ok(())
 }
@@ -147,16 +148,27 @@ async fn run_until_signal(
     serving: Serving,
     drain: Drain,
     mut signals: Signals,
-    parent: Option<i32>,
+    (parent, outlives_parent): (Option<i32>, bool),
 ) {
     let serving = tokio::spawn(serving.until_drained());
-    let launching = tokio::spawn(launcher.run(drain.clone()));
+    let retire = Drain::new();
+    let mut launching = tokio::spawn(launcher.run(drain.clone(), retire.clone()));
     tokio::select! {
         biased;
         signal = signals.next() => info!(signal = signal.name(), "Shutting down"),
         () = gone(parent) => {
-            // Its apps notice that this process is gone, and end.
-            warn!("The process that started this SuperExec is gone; ending");
+            if outlives_parent {
+                warn!("The process that started this SuperExec is gone; waiting for the apps that run");
+                retire.begin();
+                tokio::select! {
+                    biased;
+                    signal = signals.next() => info!(signal = signal.name(), "Shutting down"),
+                    _ = tokio::time::timeout(ORPHANED_MAX, &mut launching) => {}
+                }
+            } else {
+                warn!("The process that started this SuperExec is gone; ending");
+            }
+            // Apps that are left notice that this process is gone, and end.
             std::process::exit(0);
         }
     }
@@ -269,5 +281,7 @@ fn service(plugin: PluginType) -> AppIoService {
 const IDLE_MAX: usize = 1;
 /// More runs at once than a machine bears; what bounds ClientApps is their SuperNode.
 const APPS_MAX: usize = 256;
+/// How long apps may go on whose SuperLink does not come back.
+const ORPHANED_MAX: Duration = Duration::from_secs(3600);
 /// How often the parent is looked for (Flower 1.22, `supercore/app_utils.py`).
 const PARENT_PERIOD: Duration = Duration::from_millis(200);

@@ -80,6 +80,7 @@ fn superexec(options: &SuperLinkOptions, own: &appio::OwnLauncher) -> Result<Sup
         flwr_dir: None,
         warm_apps: options.warm_apps,
         log_format: options.log_format,
+        outlive_parent: options.database_file().is_some(),
     })
 }
 

@@ -276,6 +276,8 @@ fn superexec(options: &SuperNodeOptions, own: &appio::OwnLauncher) -> Result<Sup
         flwr_dir: options.flwr_dir.as_deref(),
         warm_apps: options.warm_apps,
         log_format: options.log_format,
+        // Work that was in hand is begun again.
+        outlive_parent: false,
     })
 }
 

@@ -145,7 +145,7 @@ impl Plan {
             daemon: self.daemon,
             endpoint,
             said,
-            running: Some(tokio::spawn(launcher.run(drain.clone()))),
+            running: Some(tokio::spawn(launcher.run(drain.clone(), Drain::new()))),
             drain,
             folder: self.folder,
         }
