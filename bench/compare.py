@@ -17,7 +17,7 @@ from pathlib import Path
 from fedbench.flags import names, positive
 
 ROOT = Path(__file__).resolve().parents[1]
-SUPERLINK = ("pull", "heartbeat", "bytes", "memory", "round")
+SUPERLINK = ("pull", "heartbeat", "pull-database", "heartbeat-database", "bytes", "memory", "round")
 """Figures of the SuperLink, with stock SuperNodes and clients around it."""
 
 NODES = ("noop", "large", "node-memory", "idle-memory", "idle-cpu")
@@ -79,9 +79,9 @@ def measure(options, stock, ours):
         folder = Path(name)
         tls.make_certificates(folder)
 
-        def pair(number, take):
+        def pair(number, take, kinds=(stock, ours)):
             # The order changes each time, so that neither side profits from its place.
-            for kind in (stock, ours) if number % 2 == 0 else (ours, stock):
+            for kind in kinds if number % 2 == 0 else reversed(kinds):
                 result = {figure: one for figure, one in take(kind).items() if figure in options.only}
                 print(report.line(kind.label, result), flush=True)
                 for figure, one in result.items():
@@ -89,11 +89,18 @@ def measure(options, stock, ours):
                     samples.setdefault(figure, {}).setdefault(kind.label, []).append(one)
 
         called = [figure for figure in calls.METHODS if figure in options.only]
+        kept = [figure for figure in calls.KEPT if figure in options.only]
         for number in range(max(options.repeats, options.round_repeats)):
             if called and number < options.repeats:
                 pair(
                     number,
                     lambda kind: calls.measure(kind, children, folder, called, options.calls, options.calls_tls),
+                )
+            if kept and number < options.repeats:
+                pair(
+                    number,
+                    lambda kind: calls.measure(kind, children, folder, kept, options.calls, options.calls_tls),
+                    (stock.keeping(), ours.keeping()),
                 )
             if {"bytes", "memory"} & set(options.only) and number < options.repeats:
                 size = options.model_mb * 1_000_000

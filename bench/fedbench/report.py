@@ -23,6 +23,8 @@ class Figure:
 FIGURES = {
     "pull": Figure("server CPU per empty Fleet.PullMessages", "ms", 3, 0.20),
     "heartbeat": Figure("server CPU per Fleet.SendNodeHeartbeat", "ms", 3, 0.25),
+    "pull-database": Figure("the same as pull, with a database", "ms", 3, 0.10),
+    "heartbeat-database": Figure("the same as heartbeat, with a database", "ms", 3, 0.10),
     "bytes": Figure("server CPU per GB of objects, in and out", "s/GB", 2, 0.45),
     "memory": Figure("peak resident memory / distinct object bytes", "x", 2, 1.5, relative=False),
     "round": Figure("mean round in which nobody computes", "s", 2, 0.55),
@@ -109,6 +111,9 @@ def _notes(samples):
             idle = [f"{label} {_median(many, 'idle_cpu_ms_per_s'):.2f}" for label, many in samples[name].items()]
             calls = samples[name]["ours"][0]["calls"]
             notes.append(f"{title}: {calls} calls a sample; idle CPU of the server, ms per s: {', '.join(idle)}")
+        if name in samples and f"{name}-database" in samples:
+            kept, alone = (_median(samples[figure]["ours"], "value") for figure in (f"{name}-database", name))
+            notes.append(f"{title}: ours with a database takes {kept / alone:.2f} times what it takes without")
     if "memory" in samples:
         for label, many in samples["memory"].items():
             peak, alive, before = (_median(many, key) for key in ("peak_mb", "distinct_alive_mb", "before_mb"))

@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .processes import wait_for
@@ -33,6 +33,10 @@ class Kind:
         served = {"grpc": "grpc", "quic": "grpc,quic"}[transport]
         superlink = (str(program), "superlink", "--transport", served)
         return cls(label, superlink, (str(program), "supernode", "--transport", transport), can_hold=True)
+
+    def keeping(self):
+        """The same with its state in a database, in the home of each server."""
+        return replace(self, command=(*self.command, "--database", "{home}/state.db"))
 
 
 class Server:
@@ -91,13 +95,13 @@ class Server:
             argv += ["--insecure"]
         if self.kind.can_hold and not self._hold:
             argv += ["--hold-seconds", "0"]
-        self.argv = [str(part) for part in argv]
         number = len(list(self._folder.glob(f"{self.kind.label}-*.log")))
         self._log = self._folder / f"{self.kind.label}-{number}.log"
         with self._log.open("wb") as log:
             home = self._folder / f"home-{self.kind.label}-{number}"
+            self.argv = [str(part).replace("{home}", str(home)) for part in argv]
             self.process = self._children.spawn(
-                argv, env=environment(home), cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.argv, env=environment(home), cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         for address in (self.control, self.appio, self.fleet):
             wait_for(lambda at=address: _accepts(at), self.START_S, f"listening on {address}", self.process)

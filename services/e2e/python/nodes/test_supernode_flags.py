@@ -256,7 +256,7 @@ def test_a_data_folder_in_use_is_refused(
     first.kill()
     second = Site(superlink.fleet, tmp_path, "--data-dir", folder, name="second")
     closing.enter_context(second)
-    superlink.wait_calls("CreateNode", 2)
+    second.wait_log("took its place again after a restart")
 
 
 def test_a_data_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use flwr_api::{
@@ -27,7 +28,7 @@ pub(crate) fn config(folder: &Path) -> Config {
 /// A state, with the folder that it is in.
 pub(crate) struct World {
     state: Mutex<Option<(EmbeddedState, TempDir)>>,
-    is_killed: bool,
+    kills_left: AtomicU32,
     wakeups: Wakeups,
 }
 
@@ -38,23 +39,26 @@ pub(crate) struct Turn<'a> {
 }
 
 impl World {
-    /// `is_killed` before each step, and opened again as it was on the disk then.
-    pub(crate) fn new(is_killed: bool) -> Self {
+    /// One that is killed before each of the first steps, and opened again as it was on the disk then.
+    pub(crate) fn new(kills: u32) -> Self {
         Self {
             state: Mutex::default(),
-            is_killed,
+            kills_left: AtomicU32::new(kills),
             wakeups: Wakeups::new(),
         }
     }
 
     pub(crate) async fn state(&self) -> Turn<'_> {
         let mut current = self.state.lock().await;
+        let left = self.kills_left.load(Ordering::Relaxed);
         let (state, folder) = match current.take() {
-            Some(current) if !self.is_killed => current,
+            Some(current) if left == 0 => current,
             former => self.next(former).await,
         };
+        self.kills_left
+            .store(left.saturating_sub(1), Ordering::Relaxed);
         *current = Some((state.clone(), folder));
-        let _alone = self.is_killed.then_some(current);
+        let _alone = (left > 0).then_some(current);
         Turn { state, _alone }
     }
 
@@ -66,7 +70,9 @@ impl World {
             copy(left.path(), folder.path());
         }
         drop(former);
-        let opened = open(config(folder.path()), self.wakeups.clone(), at(0.0)).await;
+        // Long ago, so that nothing is put off for having been away either.
+        let then = at(-1000.0);
+        let opened = open(config(folder.path()), self.wakeups.clone(), then).await;
         (opened.unwrap(), folder)
     }
 }

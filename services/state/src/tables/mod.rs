@@ -61,14 +61,15 @@ impl Tables {
         let away = rows
             .as_of
             .map_or(0.0, |as_of| as_of.until(now).as_secs_f64());
+        let back = Return { now, away };
         let mut tables = Self::default();
         // These rows are other ones by that.
         tables.nodes.marks.turn_on();
         tables.runs.marks.turn_on();
         tables.tokens.marks.turn_on();
-        tables.nodes.restore(rows.nodes, away);
-        tables.runs.restore(rows.runs, away);
-        tables.tokens.restore(rows.tokens, away);
+        tables.nodes.restore(rows.nodes, back);
+        tables.runs.restore(rows.runs, back);
+        tables.tokens.restore(rows.tokens, back);
         tables.objects.restore(rows.objects, rows.holds)?;
         let mail = MailRows {
             instructions: rows.instructions,
@@ -389,6 +390,34 @@ impl Tables {
         stored
     }
 }
+
+/// A process that begins where another one ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Return {
+    now: UnixTime,
+    /// For how long nobody was there, in seconds.
+    away: f64,
+}
+
+impl Return {
+    /// A moment before which a peer had to be heard. Who was expected is so for as long as peers
+    /// take to notice that somebody is there again.
+    pub(crate) fn put_off(self, end: UnixTime) -> UnixTime {
+        let end = end.plus(self.away);
+        if end < self.now {
+            return end;
+        }
+        end.max(self.now.plus(RETURN_SECONDS))
+    }
+
+    /// A moment in the past that something is counted from.
+    pub(crate) fn put_off_start(self, start: UnixTime) -> UnixTime {
+        start.plus(self.away)
+    }
+}
+
+/// Flower's programs try again every 20 s at least.
+const RETURN_SECONDS: f64 = 30.0;
 
 /// A peer's promise, where everything that is no length of time counts as 0 seconds.
 fn interval_seconds(interval: f64) -> f64 {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use flwr_api::{NodeId, UnixTime};
 use flwr_transport::PublicKey;
 
-use super::interval_seconds;
 use super::marks::Marks;
 use super::rows::NodeRow;
+use super::{Return, interval_seconds};
 use crate::link::{NewNode, NodeCreation};
 
 /// Heartbeats may be late by this factor.
@@ -124,13 +124,13 @@ impl Nodes {
         })
     }
 
-    /// Takes nodes from rows, whose promises count from `now` as they did `away` seconds before.
-    pub(crate) fn restore(&mut self, rows: Vec<NodeRow>, away: f64) {
+    /// Takes nodes from rows.
+    pub(crate) fn restore(&mut self, rows: Vec<NodeRow>, back: Return) {
         for row in rows {
             self.keys.extend(row.key.clone().map(|key| (key, row.id)));
             let node = Node {
                 key: row.key,
-                online_until: row.online_until.plus(away),
+                online_until: back.put_off(row.online_until),
                 used: row.used,
             };
             self.nodes.insert(row.id, node);

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use flwr_api::{Phase, Run, RunId, RunStatus, SubStatus, UnixTime};
 
-use super::interval_seconds;
 use super::marks::Marks;
 use super::rows::RunRow;
+use super::{Return, interval_seconds};
 use crate::link::{Beat, FIRST_LEASE_SECONDS, LEASE_EXPIRED, NewRun, Transition};
 
 /// Heartbeats may be late by this factor.
@@ -196,8 +196,8 @@ impl Runs {
         })
     }
 
-    /// Takes runs from rows, whose leases are longer by `away` seconds.
-    pub(crate) fn restore(&mut self, mut rows: Vec<RunRow>, away: f64) {
+    /// Takes runs from rows.
+    pub(crate) fn restore(&mut self, mut rows: Vec<RunRow>, back: Return) {
         rows.sort_unstable_by_key(|row| row.place);
         for (place, row) in rows.into_iter().enumerate() {
             let id = row.run.id;
@@ -214,7 +214,7 @@ impl Runs {
             };
             self.rows.insert(id, restored);
             if let Some(end) = row.lease_end {
-                self.lease(id, Some(end.plus(away)));
+                self.lease(id, Some(back.put_off(end)));
                 self.marks.mark(id);
             }
         }

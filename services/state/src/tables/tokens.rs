@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use flwr_api::{RunId, Token, UnixTime};
 
+use super::Return;
 use super::marks::Marks;
 use super::rows::TokenRow;
 use crate::link::LAUNCH_LEASE_SECONDS;
@@ -71,12 +72,12 @@ impl Tokens {
         })
     }
 
-    /// Takes tokens from rows; a launch has as much longer as `away` seconds.
-    pub(crate) fn restore(&mut self, rows: Vec<TokenRow>, away: f64) {
+    /// Takes tokens from rows.
+    pub(crate) fn restore(&mut self, rows: Vec<TokenRow>, back: Return) {
         for row in rows {
             let claim = Claim {
                 run: row.run,
-                issued_at: row.issued_at.plus(away),
+                issued_at: back.put_off_start(row.issued_at),
                 spent: row.spent,
             };
             self.by_run.insert(row.run, row.token.clone());

@@ -1,0 +1,91 @@
+//! What a SuperLink finds that was away for a while: nobody could be heard meanwhile.
+
+use flwr_api::{FabHash, FabInfo, NodeId, Phase, RunId, RunStatus, UnixTime, UserConfig};
+use flwr_state::conformance::at;
+use flwr_state::{Beat, LinkState, NewNode, NewRun, Nodes, Runs, Wakeups};
+use flwr_state_embedded::{EmbeddedState, open};
+use tempfile::TempDir;
+
+use crate::world::config;
+
+const NODE: NodeId = NodeId(7);
+const RUN: RunId = RunId(9);
+
+async fn opened(folder: &TempDir, now: UnixTime) -> EmbeddedState {
+    let opened = open(config(folder.path()), Wakeups::new(), now).await;
+    opened.unwrap()
+}
+
+/// A node that is online until 40 s, and a run that is leased until 60 s.
+async fn begun(folder: &TempDir) -> EmbeddedState {
+    let state = opened(folder, at(0.0)).await;
+    let node = NewNode {
+        id: NODE,
+        key: None,
+        heartbeat_interval: 30.0,
+    };
+    state.create_node(node, at(0.0)).await.unwrap();
+    assert!(state.beat_node(NODE, 20.0, at(0.0)).await.unwrap());
+    let run = NewRun {
+        id: RUN,
+        series: 1,
+        federation: String::new(),
+        fab: FabInfo {
+            id: "someone/something".into(),
+            version: "1.0.0".into(),
+            hash: FabHash::of(b"fab"),
+        },
+        overrides: UserConfig::new(),
+        options: None,
+    };
+    assert!(state.create_run(run, at(0.0)).await.unwrap());
+    for phase in [Phase::Starting, Phase::Running] {
+        let moved = state.move_run(RUN, RunStatus::of(phase), at(0.0)).await;
+        moved.unwrap();
+    }
+    let beat = state.beat_run(RUN, 30.0, at(0.0)).await.unwrap();
+    assert_eq!(beat, Beat::Alive);
+    state
+}
+
+async fn phase(state: &EmbeddedState, now: UnixTime) -> Phase {
+    let status = state.run_status(RUN, now).await.unwrap();
+    status.unwrap().phase
+}
+
+#[tokio::test]
+async fn the_time_since_the_last_checkpoint_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = begun(&folder).await;
+    state.checkpoint(at(5.0)).await.unwrap();
+    drop(state);
+    let state = opened(&folder, at(1005.0)).await;
+    assert_eq!(state.nodes_online(at(1039.0)).await.unwrap(), [NODE]);
+    assert_eq!(state.nodes_online(at(1041.0)).await.unwrap(), []);
+    assert_eq!(phase(&state, at(1059.0)).await, Phase::Running);
+    assert_eq!(phase(&state, at(1061.0)).await, Phase::Finished);
+}
+
+#[tokio::test]
+async fn who_was_expected_has_half_a_minute_to_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = begun(&folder).await;
+    state.checkpoint(at(39.0)).await.unwrap();
+    drop(state);
+    let state = opened(&folder, at(100.0)).await;
+    assert_eq!(state.nodes_online(at(129.0)).await.unwrap(), [NODE]);
+    assert_eq!(state.nodes_online(at(131.0)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn who_was_gone_before_stays_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = begun(&folder).await;
+    state.checkpoint(at(59.0)).await.unwrap();
+    drop(state);
+    for now in [at(59.5), at(200.0)] {
+        let state = opened(&folder, now).await;
+        assert_eq!(state.nodes_online(now).await.unwrap(), []);
+        assert_eq!(phase(&state, now).await, Phase::Running);
+    }
+}
