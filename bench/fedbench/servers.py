@@ -43,13 +43,15 @@ class Server:
     """A running SuperLink; `with` starts and ends it.
 
     `hold=False` turns holding of calls off where there is such a thing. `isolation` is Flower's. `host` is
-    where SuperNodes reach it; everything else is on the loopback.
+    where SuperNodes reach it; everything else is on the loopback. `enter` is called in the new process.
     """
 
     START_S = 60
     ATTEMPTS = 3
 
-    def __init__(self, kind, children, folder, *, tls=True, hold=True, isolation="process", host="127.0.0.1"):
+    def __init__(
+        self, kind, children, folder, *, tls=True, hold=True, isolation="process", host="127.0.0.1", enter=None
+    ):
         self.kind = kind
         self.tls_folder = folder if tls else None
         self._children = children
@@ -57,6 +59,7 @@ class Server:
         self._hold = hold
         self._isolation = isolation
         self._host = host
+        self._enter = enter
 
     def __enter__(self):
         for attempt in range(1, self.ATTEMPTS + 1):
@@ -101,7 +104,8 @@ class Server:
             home = self._folder / f"home-{self.kind.label}-{number}"
             self.argv = [str(part).replace("{home}", str(home)) for part in argv]
             self.process = self._children.spawn(
-                self.argv, env=environment(home), cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.argv, env=environment(home), cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=self._enter,
             )
         for address in (self.control, self.appio, self.fleet):
             wait_for(lambda at=address: _accepts(at), self.START_S, f"listening on {address}", self.process)

@@ -27,12 +27,12 @@ def measure(kind, children, folder, model_bytes):
             start_run(control, make_fab(APP))
         common = {"seed": SEED, "chunks": chunks, "nodes": NODES}
         nodes = [
-            _Worker(children, folder, role="node", name=f"node{number}", address=server.fleet, tls=True, **common)
+            Worker(children, folder, role="node", name=f"node{number}", address=server.fleet, tls=True, **common)
             for number in range(NODES)
         ]
         for node in nodes:
             node.expect("ready", READY_S)
-        app = _Worker(children, folder, role="serverapp", name="app", address=server.appio, tls=False, **common)
+        app = Worker(children, folder, role="serverapp", name="app", address=server.appio, tls=False, **common)
         workers = [*nodes, app]
         try:
             app.expect("ready", READY_S)
@@ -90,7 +90,7 @@ def peak_alive_bytes(events):
     return peak
 
 
-class _Worker:
+class Worker:
     """A peer in a process of its own; see worker.py."""
 
     def __init__(self, children, folder, *, tls, **config):

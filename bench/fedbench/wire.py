@@ -142,6 +142,50 @@ class ServerApp:
         return self.channel.call(f"ServerAppIo/{name}", request, response_type)
 
 
+class ClientApp:
+    """The calls of a `flwr-clientapp` around its user code, on the AppIo of a SuperNode."""
+
+    def __init__(self, channel, seconds):
+        """Takes the first launch there is."""
+        self._channel = channel
+        deadline = time.monotonic() + seconds
+        while True:
+            request = appio_pb2.ListAppsToLaunchRequest()
+            runs = self._call("ListAppsToLaunch", request, appio_pb2.ListAppsToLaunchResponse).run_ids
+            if runs:
+                break
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no app was to be launched within {seconds} s")
+            time.sleep(0.5)
+        self.run_id = runs[0]
+        request = appio_pb2.RequestTokenRequest(run_id=self.run_id)
+        self.token = self._call("RequestToken", request, appio_pb2.RequestTokenResponse).token
+        request = appio_pb2.PullAppInputsRequest(token=self.token)
+        self._inputs = self._call("PullClientAppInputs", request, appio_pb2.PullAppInputsResponse)
+
+    def message(self):
+        """The message that it is launched for, and its tree."""
+        request = appio_pb2.PullAppMessagesRequest(token=self.token)
+        got = self._call("PullMessage", request, appio_pb2.PullAppMessagesResponse)
+        return got.messages_list[0], got.message_object_trees[0]
+
+    def answer(self, message, tree):
+        """Announces a reply; returns the objects that are wanted."""
+        request = appio_pb2.PushAppMessagesRequest(
+            token=self.token, run_id=self.run_id, messages_list=[message], message_object_trees=[tree]
+        )
+        return self._call("PushMessage", request, appio_pb2.PushAppMessagesResponse).objects_to_push
+
+    def finish(self):
+        """Leaves behind what it was given."""
+        request = appio_pb2.PushAppOutputsRequest(token=self.token, run_id=self.run_id)
+        request.context.CopyFrom(self._inputs.context)
+        self._call("PushClientAppOutputs", request, appio_pb2.PushAppOutputsResponse)
+
+    def _call(self, name, request, response_type):
+        return self._channel.call(f"ClientAppIo/{name}", request, response_type)
+
+
 def start_run(control, fab, overrides=None):
     """StartRun; returns the run id. `overrides` are whole numbers of the run configuration."""
     request = control_pb2.StartRunRequest(

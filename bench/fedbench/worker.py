@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from flwr.proto import appio_pb2, fab_pb2, fleet_pb2, message_pb2, node_pb2, run_pb2  # noqa: E402
 
 from fedbench.objects import Content, Payload, push_request, walk  # noqa: E402
-from fedbench.wire import Channel, Node, ServerApp  # noqa: E402
+from fedbench.wire import Channel, ClientApp, Node, ServerApp  # noqa: E402
 
 IN_FLIGHT = min(8, os.cpu_count() or 1)
 """Object transfers at a time, as stock programs choose it."""
@@ -28,7 +28,7 @@ IN_FLIGHT = min(8, os.cpu_count() or 1)
 EMPTY_PULL_PAUSE_S = 0.5
 """Pause after an empty PullMessages (3 s in stock programs; shorter here, to save time)."""
 
-ROUND_S = 240
+ROUND_S = float(os.environ.get("FEDBENCH_ROUND_S", "240"))
 """Nothing takes longer than this, or the peer gives up."""
 
 
@@ -162,6 +162,26 @@ def play_serverapp(config, channel):
     return peer.report()
 
 
+def play_clientapp(config, channel):
+    """A ClientApp: pulls the model from its SuperNode, answers with arrays of its own."""
+    content = Content.build(Payload(config["seed"], config["name"]), config["chunks"])
+    say("ready")
+    sys.stdin.readline()
+    app = ClientApp(channel, ROUND_S)
+
+    def call(name, request):
+        return channel.method(f"ClientAppIo/{name}")(request, timeout=ROUND_S)
+
+    message, tree = app.message()
+    peer = Peer("ClientAppIo", call, node_pb2.Node(node_id=message.metadata.dst_node_id), app.run_id)
+    peer.pull(message, tree)
+    reply, tree = content.message(app.run_id, message.metadata.dst_node_id, 1, message.metadata)
+    peer.announce(reply.metadata.message_id, tree)
+    peer.push(content, app.answer(reply, tree))
+    app.finish()
+    return peer.report()
+
+
 def say(value):
     """One line to the parent."""
     print(json.dumps(value), flush=True)
@@ -177,7 +197,7 @@ def main():
     """Plays the role that the configuration names."""
     config = json.loads(sys.argv[1])
     folder = Path(config["tls_folder"]) if config["tls_folder"] else None
-    role = {"node": play_node, "serverapp": play_serverapp}[config["role"]]
+    role = {"node": play_node, "serverapp": play_serverapp, "clientapp": play_clientapp}[config["role"]]
     with Channel(config["address"], folder) as channel:
         say(role(config, channel))
         sys.stdin.readline()
