@@ -70,8 +70,13 @@ fn open_now(config: &Config, wakeups: Wakeups, now: UnixTime) -> Result<Embedded
     let away = rows.as_of.map(|as_of| as_of.until(now).as_secs());
     let (objects, lost) = (rows.objects.len(), rows.lost.len());
     let (removed, to_remove) = sync_channel(REMOVALS);
+    let writer = Writer::start(database, log_ends, log_bytes, removed);
     let storage = Embedded {
-        writer: Writer::start(database, log_ends, log_bytes, removed),
+        writer: writer.map_err(|source| StoreError::Io {
+            action: "start a thread that writes",
+            path: path.clone(),
+            source,
+        })?,
         _remover: Remover::start(files.clone(), to_remove),
         readers: Arc::new(Readers::new(path)),
         files,

@@ -5,6 +5,7 @@
 //! new steps are refused before they are done.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use flwr_api::{ObjectId, RunId, UnixTime};
 use flwr_state::rows::Change;
 use flwr_state::storage::{Changes, Content, Position};
-use flwr_state::{StoreResult, logs};
+use flwr_state::{StoreError, StoreResult, logs};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
@@ -24,6 +25,7 @@ use crate::writing;
 #[derive(Debug)]
 pub(crate) struct Writer {
     shared: Arc<Shared>,
+    /// Nothing once it was joined.
     thread: Option<JoinHandle<()>>,
 }
 
@@ -49,6 +51,8 @@ struct Queue {
 struct Progress {
     written: Position,
     failure: Option<Failure>,
+    /// The thread is gone, and with it what it had not written.
+    has_ended: bool,
 }
 
 #[derive(Debug)]
@@ -62,12 +66,15 @@ pub(crate) type Removed = Vec<(ObjectId, Content)>;
 
 impl Writer {
     /// Starts the thread. What it removes from the database goes to `removed`.
+    ///
+    /// # Errors
+    /// There can be no more threads.
     pub(crate) fn start(
         database: Connection,
         log_ends: HashMap<RunId, UnixTime>,
         log_bytes: HashMap<RunId, usize>,
         removed: SyncSender<Removed>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue {
                 log_ends,
@@ -84,20 +91,18 @@ impl Writer {
         };
         let thread = std::thread::Builder::new()
             .name("state-writer".into())
-            .spawn(move || desk.work());
-        Self {
+            .spawn(move || desk.work())?;
+        Ok(Self {
             shared,
-            thread: thread.ok(),
-        }
+            thread: Some(thread),
+        })
     }
 
     /// Waits until there is room for one more step.
     pub(crate) async fn admit(&self) -> StoreResult<()> {
         let mut progress = self.shared.progress.subscribe();
         loop {
-            if let Some(failure) = &progress.borrow_and_update().failure {
-                return Err(failure.to_error());
-            }
+            progress.borrow_and_update().check()?;
             if self.shared.queue().bytes < QUEUE_BYTES_MAX {
                 return Ok(());
             }
@@ -141,9 +146,7 @@ impl Writer {
                 if progress.written >= position {
                     return Ok(());
                 }
-                if let Some(failure) = &progress.failure {
-                    return Err(failure.to_error());
-                }
+                progress.check()?;
             }
             self.moved(&mut progress).await?;
         }
@@ -159,7 +162,7 @@ impl Writer {
 
     async fn moved(&self, progress: &mut watch::Receiver<Progress>) -> StoreResult<()> {
         let moved = progress.changed().await;
-        moved.map_err(|_| flwr_state::StoreError::Stopped)
+        moved.map_err(|_| StoreError::Stopped)
     }
 }
 
@@ -179,6 +182,17 @@ impl Shared {
     /// What it guards is changed in single steps, so it holds also after a panic.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress {
+    /// Whether anything more can be written at present.
+    fn check(&self) -> StoreResult<()> {
+        match &self.failure {
+            Some(failure) => Err(failure.to_error()),
+            None if self.has_ended => Err(StoreError::Stopped),
+            None => Ok(()),
+        }
     }
 }
 
@@ -286,6 +300,14 @@ impl Desk {
             // Nobody takes them when the process ends; the next one removes the files.
             let _ = self.removed.send(removed);
         }
+    }
+}
+
+impl Drop for Desk {
+    /// Also after a panic, so that nobody waits for what will not be written.
+    fn drop(&mut self) {
+        let progress = &self.shared.progress;
+        progress.send_modify(|progress| progress.has_ended = true);
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use flwr_transport::Code;
 
-/// A store could not do its work. What was asked is not done, and can be asked again.
+/// A store could not do its work. What was asked is not done, or not safe yet, and can be asked again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
