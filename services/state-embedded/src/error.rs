@@ -108,13 +108,25 @@ pub(crate) fn failed(
 ) -> impl FnOnce(rusqlite::Error) -> OpenError {
     let database = database.to_path_buf();
     move |source| match source.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign {
+            database,
+            what: NO_DATABASE,
+        },
+        // Statements that were right when they were written do not fit what is there, or values
+        // their columns.
+        None
+        | Some(
+            ErrorCode::ConstraintViolation
+            | ErrorCode::DatabaseCorrupt
+            | ErrorCode::TypeMismatch
+            | ErrorCode::Unknown,
+        ) => OpenError::Damaged {
             database,
             what: source.to_string(),
         },
-        Some(ErrorCode::NotADatabase) => OpenError::Foreign {
+        _ if is_cut_short(&source) => OpenError::Damaged {
             database,
-            what: "no SQLite database, or damaged at its very beginning",
+            what: "it is cut short".into(),
         },
         _ => OpenError::Database {
             action,
@@ -123,3 +135,11 @@ pub(crate) fn failed(
         },
     }
 }
+
+fn is_cut_short(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    code == Some(rusqlite::ffi::SQLITE_IOERR_SHORT_READ)
+}
+
+/// What a file is that does not begin as one of SQLite's.
+pub(crate) const NO_DATABASE: &str = "no SQLite database, or damaged at its very beginning";

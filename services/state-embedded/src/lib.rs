@@ -9,7 +9,9 @@
 mod error;
 mod loading;
 mod opening;
+mod owner;
 mod readers;
+mod reading;
 mod row;
 mod schema;
 mod storage;

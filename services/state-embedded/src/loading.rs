@@ -1,22 +1,19 @@
-//! Everything that a database says, with where the bytes of its objects are.
+//! What a database says, with the files of its objects and the ends of its logs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 
-use flwr_api::{NodeId, ObjectId, RunId, UnixTime};
+use flwr_api::{ObjectId, RunId, UnixTime};
 use flwr_state::files::ObjectFiles;
 use flwr_state::logs;
-use flwr_state::rows::{ObjectRow, Rows};
+use flwr_state::rows::{Change, Rows};
 use flwr_state::storage::Content;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::{OpenError, failed};
-use crate::row::{Table, Unfit, Values};
-use crate::tables::{
-    self, ABANDONED, CONTENTS, HOLDS, INSTRUCTIONS, META, NODES, OBJECTS, REPLIES, RUNS, TOKENS,
-    UNWANTED,
-};
-use crate::writing::{self, AS_OF};
+use crate::reading::{self, Noted};
+use crate::tables::number;
+use crate::writing;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -27,179 +24,101 @@ pub(crate) struct Loaded {
     /// What each log takes.
     pub(crate) log_bytes: HashMap<RunId, usize>,
     /// Objects whose files had come, and were not noted yet.
-    pub(crate) adopted: usize,
+    pub(crate) adopted: Vec<(ObjectId, u64)>,
 }
 
-/// Reads all rows, and notes files that have come without being noted. Blocks.
+/// Reads all rows, and pins the files that they speak of. Changes nothing. Blocks.
 pub(crate) fn load(
     database: &Connection,
     path: &Path,
     files: &ObjectFiles,
 ) -> Result<Loaded, OpenError> {
-    let loader = Loader { database, path };
-    let mut loaded = Loaded::default();
-    let rows = &mut loaded.rows;
-    loader.rows(&META, |values| {
-        let mut values = values.reader();
-        if values.text()? == AS_OF {
-            rows.as_of = Some(UnixTime::new(values.real()?));
+    let (mut adopted, mut lost) = (Vec::new(), Vec::new());
+    let file = |id, len| Some(Content::File(len, files.pin([id])));
+    let read = reading::read(database, |id, noted| match (noted, files.len(id)) {
+        (Noted::Row(bytes), _) => Some(Content::Row(bytes)),
+        (Noted::File(bytes), Some(len)) if bytes == len => file(id, len),
+        (Noted::File(_), _) => {
+            lost.push(id);
+            None
         }
-        Ok(())
-    })?;
-    loader.rows(&NODES, |values| {
-        keep(&mut rows.nodes, tables::read_node(values))
-    })?;
-    loader.rows(&RUNS, |values| {
-        keep(&mut rows.runs, tables::read_run(values))
-    })?;
-    loader.rows(&TOKENS, |values| {
-        keep(&mut rows.tokens, tables::read_token(values))
-    })?;
-    loader.rows(&INSTRUCTIONS, |values| {
-        keep(&mut rows.instructions, tables::read_instruction(values))
-    })?;
-    loader.rows(&REPLIES, |values| {
-        keep(&mut rows.replies, tables::read_reply(values))
-    })?;
-    loader.rows(&UNWANTED, |values| {
-        let mut values = values.reader();
-        let row = (RunId(values.id()?), ObjectId(values.hash()?));
-        keep(&mut rows.unwanted, Ok(row))
-    })?;
-    loader.rows(&ABANDONED, |values| {
-        let mut values = values.reader();
-        let (run, node) = (RunId(values.id()?), NodeId(values.id()?));
-        keep(
-            &mut rows.abandoned,
-            Ok((node, run, ObjectId(values.hash()?))),
-        )
-    })?;
-    loader.rows(&HOLDS, |values| {
-        let mut values = values.reader();
-        let row = (RunId(values.id()?), ObjectId(values.hash()?));
-        keep(&mut rows.holds, Ok(row))
-    })?;
-    loaded.adopted = loader.objects(rows, files)?;
-    loader.logs(&mut loaded)?;
+        (Noted::Nothing, Some(len)) => {
+            adopted.push((id, len));
+            file(id, len)
+        }
+        (Noted::Nothing, None) => None,
+    });
+    let (mut rows, damaged) = read.map_err(failed("read", path))?;
+    if let Some(damaged) = damaged.first() {
+        return Err(OpenError::Damaged {
+            database: path.to_path_buf(),
+            what: damaged.to_string(),
+        });
+    }
+    rows.lost = lost;
+    let mut loaded = Loaded {
+        rows,
+        adopted,
+        ..Loaded::default()
+    };
+    read_logs(database, &mut loaded).map_err(failed("read", path))?;
     Ok(loaded)
 }
 
-struct Loader<'a> {
-    database: &'a Connection,
-    path: &'a Path,
+/// Writes what loading has found out: files that have come without being noted, and ends of logs
+/// that nothing can be appended to. Blocks.
+pub(crate) fn correct(database: &mut Connection, loaded: &mut Loaded) -> rusqlite::Result<()> {
+    let transaction = database.transaction()?;
+    for (id, len) in &loaded.adopted {
+        writing::write(&transaction, &Change::Content(*id, Some((*len, None))))?;
+    }
+    for (run, end) in &mut loaded.log_ends {
+        *end = last_entry(&transaction, *run)?;
+    }
+    transaction.commit()
 }
 
-impl Loader<'_> {
-    fn rows(
-        &self,
-        table: &Table,
-        take: impl FnMut(Values) -> Result<(), Unfit>,
-    ) -> Result<(), OpenError> {
-        let damaged = table.read(self.database, take);
-        match damaged.map_err(failed("read", self.path))? {
-            0 => Ok(()),
-            rows => Err(OpenError::Damaged {
-                database: self.path.to_path_buf(),
-                what: format!(
-                    "{rows} rows of its table {} are not as they were written",
-                    table.name
-                ),
-            }),
-        }
+fn read_logs(database: &Connection, loaded: &mut Loaded) -> rusqlite::Result<()> {
+    let mut statement = database.prepare(
+        "SELECT run, max(time), sum(octet_length(text)), count(*) FROM logs GROUP BY run",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let run = RunId(row.get::<_, i64>(0)?.cast_unsigned());
+        let (texts, entries): (usize, usize) = (row.get(2)?, row.get(3)?);
+        let bytes = texts + entries * logs::ENTRY_BYTES;
+        loaded.log_ends.insert(run, UnixTime::new(row.get(1)?));
+        loaded.log_bytes.insert(run, bytes);
     }
-
-    /// Reads the objects; returns how many files were not noted.
-    fn objects(&self, rows: &mut Rows, files: &ObjectFiles) -> Result<usize, OpenError> {
-        let mut noted = HashMap::new();
-        self.rows(&CONTENTS, |values| {
-            let mut values = values.reader();
-            noted.insert(ObjectId(values.hash()?), values.id()?);
-            Ok(())
-        })?;
-        let inline = self.inline().map_err(failed("read", self.path))?;
-        let mut adopted = Vec::new();
-        let mut lost = Vec::new();
-        let objects = &mut rows.objects;
-        self.rows(&OBJECTS, |values| {
-            let mut values = values.reader();
-            let id = ObjectId(values.hash()?);
-            let children = read_children(&values.bytes()?)?;
-            let file = || {
-                let len = files.len(id)?;
-                Some(Content::File(len, files.pin([id])))
-            };
-            let content = match noted.get(&id) {
-                Some(bytes) if inline.contains(&id) => Some(Content::Row(*bytes)),
-                Some(bytes) => {
-                    let here = file().filter(|_| files.len(id) == Some(*bytes));
-                    if here.is_none() {
-                        lost.push(id);
-                    }
-                    here
-                }
-                None => {
-                    let here = file();
-                    adopted.extend(here.as_ref().and(files.len(id)).map(|len| (id, len)));
-                    here
-                }
-            };
-            objects.push(ObjectRow {
-                id,
-                children,
-                content,
-            });
-            Ok(())
-        })?;
-        for (id, len) in &adopted {
-            let change = flwr_state::rows::Change::Content(*id, Some((*len, None)));
-            writing::write(self.database, &change).map_err(failed("write", self.path))?;
-        }
-        for id in &lost {
-            let change = flwr_state::rows::Change::Content(*id, None);
-            writing::write(self.database, &change).map_err(failed("write", self.path))?;
-        }
-        rows.lost = lost;
-        Ok(adopted.len())
-    }
-
-    /// The objects whose bytes are in the database.
-    fn inline(&self) -> rusqlite::Result<HashSet<ObjectId>> {
-        let mut statement = self
-            .database
-            .prepare("SELECT object FROM contents WHERE content IS NOT NULL")?;
-        let ids = statement.query_map([], |row| row.get(0).map(ObjectId))?;
-        ids.collect()
-    }
-
-    fn logs(&self, loaded: &mut Loaded) -> Result<(), OpenError> {
-        let mut read = || -> rusqlite::Result<()> {
-            let mut statement = self.database.prepare(
-                "SELECT run, max(time), sum(octet_length(text)), count(*) FROM logs GROUP BY run",
-            )?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let run = RunId(row.get::<_, i64>(0)?.cast_unsigned());
-                let (texts, entries): (usize, usize) = (row.get(2)?, row.get(3)?);
-                loaded.log_ends.insert(run, UnixTime::new(row.get(1)?));
-                loaded
-                    .log_bytes
-                    .insert(run, texts + entries * logs::ENTRY_BYTES);
-            }
-            Ok(())
-        };
-        read().map_err(failed("read", self.path))
-    }
-}
-
-fn keep<T>(rows: &mut Vec<T>, row: Result<T, Unfit>) -> Result<(), Unfit> {
-    rows.push(row?);
     Ok(())
 }
 
-fn read_children(bytes: &[u8]) -> Result<Vec<ObjectId>, Unfit> {
-    let (children, rest) = bytes.as_chunks::<32>();
-    if !rest.is_empty() {
-        return Err(Unfit);
+/// When the last entry of a log was made. Damaged ones are removed: what they say of the time would
+/// hold for all that follow.
+fn last_entry(database: &Connection, run: RunId) -> rusqlite::Result<UnixTime> {
+    loop {
+        let last = database
+            .prepare_cached(
+                "SELECT time, CAST(text AS BLOB), sum FROM logs WHERE run = ?1 ORDER BY time DESC LIMIT 1",
+            )?
+            .query_row([run.0.cast_signed()], |row| {
+                Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?, row.get(2)?))
+            })
+            .optional()?;
+        let Some((time, text, sum)) = last else {
+            return Ok(UnixTime::default());
+        };
+        if is_entry(run, time, &text, sum) {
+            return Ok(UnixTime::new(time));
+        }
+        tracing::error!(%run, time, "the last entry of the log is damaged, and removed");
+        database
+            .prepare_cached("DELETE FROM logs WHERE run = ?1 AND time = ?2")?
+            .execute((run.0.cast_signed(), time))?;
     }
-    Ok(children.iter().map(|child| ObjectId(*child)).collect())
+}
+
+/// Whether an entry of a log is as it was written.
+pub(crate) fn is_entry(run: RunId, time: f64, text: &[u8], sum: i64) -> bool {
+    str::from_utf8(text).is_ok_and(|text| number(run.0).real(time).text(text).sum() == sum)
 }

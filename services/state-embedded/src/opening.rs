@@ -1,16 +1,17 @@
 //! Taking a database into use: whether it is one of ours, of which form, whole, and with its objects.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use flwr_state::StoreError;
 use flwr_state::files::{self, ObjectFiles};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::error::{OpenError, failed};
-use crate::schema;
+use crate::error::{NO_DATABASE, OpenError, failed};
+use crate::{owner, schema};
 
 /// Where a state is kept.
 #[derive(Clone, Debug)]
@@ -33,19 +34,32 @@ pub(crate) struct Opened {
 }
 
 /// Opens a database, which is made if it is not there. Blocks.
+///
+/// What is refused is left as it is, for whoever mends it. [`tidy`] ends that.
 pub(crate) fn open(config: &Config) -> Result<Opened, OpenError> {
     let path = &config.database;
     let lock = lock(path)?;
-    check_owner(path)?;
+    match read_head(path)? {
+        Head::Ours => {}
+        Head::Foreign(what) => {
+            return Err(OpenError::Foreign {
+                database: path.clone(),
+                what,
+            });
+        }
+        empty => {
+            check_unused(config, empty == Head::Empty)?;
+            create(path)?;
+        }
+    }
     let mut database = connect(path)?;
     check_structure(&database, path)?;
     schema::bring_up_to_date(&mut database, path)?;
-    tune(&database).map_err(failed("set up", path))?;
-    let id = schema::id(&database).map_err(failed("read", path))?;
-    let id = id.ok_or_else(|| OpenError::Damaged {
-        database: path.clone(),
-        what: "its id is lost".into(),
-    })?;
+    schema::check(&database, path)?;
+    let id = schema::id(&database, path)?;
+    if !owner::fits(&config.objects, &id)? {
+        return Err(other_objects(config));
+    }
     let files = ObjectFiles::open(
         &config.objects,
         files::Config {
@@ -54,7 +68,8 @@ pub(crate) fn open(config: &Config) -> Result<Opened, OpenError> {
             durable: true,
         },
     )?;
-    claim_objects(&files, config, &id)?;
+    owner::claim(&config.objects, &id)?;
+    tune(&database).map_err(failed("set up", path))?;
     Ok(Opened {
         database,
         files,
@@ -69,7 +84,7 @@ pub(crate) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// SQLite's own locks would let several processes write by turns.
-fn lock(database: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(database: &Path) -> Result<File, OpenError> {
     let path = beside(database, "-lock");
     let opened = OpenOptions::new()
         .append(true)
@@ -86,43 +101,80 @@ fn lock(database: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Refuses a file that another program has made, without touching it; makes one that is not there.
-fn check_owner(path: &Path) -> Result<(), OpenError> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(PRIVATE)
-        .open(path);
-    let mut file = opened.map_err(io("open", path))?;
+/// What a file is by its first bytes, of which nothing else is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    Missing,
+    Empty,
+    Ours,
+    Foreign(&'static str),
+}
+
+pub(crate) fn read_head(path: &Path) -> Result<Head, OpenError> {
     let mut head = Vec::new();
-    file.seek(SeekFrom::Start(0))
-        .and_then(|_| file.take(HEAD_BYTES).read_to_end(&mut head))
-        .map_err(io("read", path))?;
-    let foreign = |what| {
-        Err(OpenError::Foreign {
-            database: path.to_path_buf(),
-            what,
-        })
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Head::Missing),
+        Err(error) => return Err(io("open", path)(error).into()),
     };
-    match (
-        head.len(),
-        head.get(..MAGIC.len()),
-        head.get(APPLICATION_ID),
-    ) {
-        (0, ..) => Ok(()),
-        (_, Some(magic), Some(id)) if magic == MAGIC => {
+    file.take(HEAD_BYTES)
+        .read_to_end(&mut head)
+        .map_err(io("read", path))?;
+    Ok(match (head.get(..MAGIC.len()), head.get(APPLICATION_ID)) {
+        _ if head.is_empty() => Head::Empty,
+        (Some(magic), Some(id)) if magic == MAGIC => {
             if id == schema::APPLICATION_ID.to_be_bytes() {
-                Ok(())
-            } else if is_of_flower(path) {
-                foreign(
+                Head::Ours
+            } else if head.get(WRITE_VERSION) == Some(&PLAIN) && is_of_flower(path) {
+                Head::Foreign(
                     "the database of Flower's own SuperLink, whose runs cannot be continued here",
                 )
             } else {
-                foreign("the database of another program")
+                Head::Foreign("the database of another program, or damaged at its very beginning")
             }
         }
-        _ => foreign("no database"),
+        _ => Head::Foreign(NO_DATABASE),
+    })
+}
+
+/// Makes sure that a database with nothing in it never had anything in it.
+fn check_unused(config: &Config, is_there: bool) -> Result<(), OpenError> {
+    let path = &config.database;
+    let journal = beside(path, "-wal");
+    let damaged = |what| {
+        Err(OpenError::Damaged {
+            database: path.clone(),
+            what,
+        })
+    };
+    // SQLite would remove it.
+    if std::fs::metadata(&journal).is_ok_and(|journal| journal.len() > 0) {
+        let journal = journal.display();
+        return damaged(format!(
+            "it is empty or gone, and {journal}, which belongs to it, is not"
+        ));
+    }
+    if owner::has_objects(&config.objects)? {
+        return Err(other_objects(config));
+    }
+    if is_there && owner::read(&config.objects)?.is_some() {
+        let folder = config.objects.display();
+        return damaged(format!("it is empty, and {folder} belongs to a database"));
+    }
+    Ok(())
+}
+
+fn create(path: &Path) -> Result<(), OpenError> {
+    let mut options = OpenOptions::new();
+    let created = options.append(true).create(true).mode(PRIVATE).open(path);
+    created.map(drop).map_err(io("create", path))?;
+    Ok(())
+}
+
+fn other_objects(config: &Config) -> OpenError {
+    OpenError::OtherObjects {
+        folder: config.objects.clone(),
+        database: config.database.clone(),
     }
 }
 
@@ -141,6 +193,9 @@ fn is_of_flower(path: &Path) -> bool {
 fn connect(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(path, flags).map_err(failed("open", path))?;
+    database
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(failed("set up", path))?;
     // A program that reads it may hold it for a moment.
     database
         .busy_timeout(std::time::Duration::from_secs(5))
@@ -148,16 +203,23 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
     Ok(database)
 }
 
+/// From now on the write-ahead log is put into the database when that is closed.
+pub(crate) fn tidy(database: &Connection) -> rusqlite::Result<()> {
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok(())
+}
+
+/// Indices are looked at as well: what is not found by them would not be removed, and come back.
 fn check_structure(database: &Connection, path: &Path) -> Result<(), OpenError> {
     let found: String = database
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
         .map_err(failed("check", path))?;
     if found == "ok" {
         return Ok(());
     }
     Err(OpenError::Damaged {
         database: path.to_path_buf(),
-        what: found,
+        what: found.lines().last().unwrap_or_default().to_owned(),
     })
 }
 
@@ -171,39 +233,13 @@ fn tune(database: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Makes sure that the folder holds this database's objects, and says so in it.
-fn claim_objects(files: &ObjectFiles, config: &Config, id: &str) -> Result<(), OpenError> {
-    let path = config.objects.join(OWNER);
-    let owner = match std::fs::read_to_string(&path) {
-        Ok(owner) => Some(owner),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(io("read", &path)(error).into()),
-    };
-    if owner.is_some_and(|owner| owner.trim_end() == id) {
-        return Ok(());
-    }
-    if files.totals().objects > 0 {
-        return Err(OpenError::OtherObjects {
-            folder: config.objects.clone(),
-            database: config.database.clone(),
-        });
-    }
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&path)?;
-        writeln!(file, "{id}")?;
-        file.sync_all()?;
-        File::open(&config.objects)?.sync_all()
-    };
-    Ok(write().map_err(io("write", &path))?)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     let path = path.to_path_buf();
     move |source| StoreError::Io {
         action,
@@ -213,16 +249,17 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Store
 }
 
 /// What is stored is learnt from data, and tokens are secrets: nobody else reads them.
-const PRIVATE: u32 = 0o600;
-
-/// The file beside the objects that says which database they belong to.
-const OWNER: &str = "database-id";
+pub(crate) const PRIVATE: u32 = 0o600;
 
 /// How every SQLite file begins (SQLite's file format, section 1.3).
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Where a file says whose it is.
 const APPLICATION_ID: std::ops::Range<usize> = 68..72;
+
+/// Where a file says how it is written, and what it says there if that is without a write-ahead log.
+const WRITE_VERSION: usize = 18;
+const PLAIN: u8 = 1;
 
 /// The length of the head of a file.
 const HEAD_BYTES: u64 = 100;

@@ -9,16 +9,16 @@ use bytes::Bytes;
 use flwr_api::{ObjectId, RunId, UnixTime};
 use flwr_state::files::{self, ObjectFiles, PutFile};
 use flwr_state::link::{LOG_SLICE_BYTES_MAX, LogSlice, Put};
+use flwr_state::rows::Change;
 use flwr_state::storage::{Changes, Content, Position, Source};
 use flwr_state::{LinkState, State, Storage, StoreError, StoreResult, Wakeups, logs, memory};
 use flwr_transport::Body;
 use rusqlite::OptionalExtension;
 
-use crate::error::OpenError;
+use crate::error::{OpenError, failed};
 use crate::loading::{self, Loaded};
 use crate::opening::{self, Config, Opened};
 use crate::readers::Readers;
-use crate::tables::number;
 use crate::writer::{Removed, Writer};
 
 /// A state that outlives its process.
@@ -45,30 +45,43 @@ pub async fn open(
     now: UnixTime,
 ) -> Result<EmbeddedState, OpenError> {
     let opened = tokio::task::spawn_blocking(move || open_now(&config, wakeups, now)).await;
-    let state = opened.map_err(|_| StoreError::Stopped)??;
+    let (state, lost) = opened.map_err(|_| StoreError::Stopped)??;
     // From here on it counts how long nobody was there.
     state.checkpoint(now).await?;
+    // Only now that the errors last which what was lost is answered with: before, the next start
+    // has to notice it again.
+    let rows = lost.into_iter().map(|object| Change::Content(object, None));
+    state.storage().writer.record(Changes {
+        rows: rows.collect(),
+        removed: Vec::new(),
+    });
     Ok(state)
 }
 
-fn open_now(config: &Config, wakeups: Wakeups, now: UnixTime) -> Result<EmbeddedState, OpenError> {
+/// Returns the objects whose bytes are lost as well, which the database still notes as stored.
+fn open_now(
+    config: &Config,
+    wakeups: Wakeups,
+    now: UnixTime,
+) -> Result<(EmbeddedState, Vec<ObjectId>), OpenError> {
     let path = &config.database;
     let Opened {
-        database,
+        mut database,
         files,
         lock,
     } = opening::open(config)?;
+    let mut loaded = loading::load(&database, path, &files)?;
+    loading::correct(&mut database, &mut loaded).map_err(failed("write", path))?;
     let Loaded {
         rows,
         log_ends,
         log_bytes,
         adopted,
-    } = loading::load(&database, path, &files)?;
-    // What nothing speaks of was removed, or came just before the end.
-    files.clear_now()?;
+    } = loaded;
+    opening::tidy(&database).map_err(failed("set up", path))?;
     let found = (rows.runs.len(), rows.nodes.len(), rows.instructions.len());
     let away = rows.as_of.map(|as_of| as_of.until(now).as_secs());
-    let (objects, lost) = (rows.objects.len(), rows.lost.len());
+    let (objects, lost) = (rows.objects.len(), rows.lost.clone());
     let (removed, to_remove) = sync_channel(REMOVALS);
     let writer = Writer::start(database, log_ends, log_bytes, removed);
     let storage = Embedded {
@@ -79,7 +92,7 @@ fn open_now(config: &Config, wakeups: Wakeups, now: UnixTime) -> Result<Embedded
         })?,
         _remover: Remover::start(files.clone(), to_remove),
         readers: Arc::new(Readers::new(path)),
-        files,
+        files: files.clone(),
         _lock: lock,
     };
     let state = State::restore(storage, rows, wakeups, now).map_err(|error| match error {
@@ -89,6 +102,9 @@ fn open_now(config: &Config, wakeups: Wakeups, now: UnixTime) -> Result<Embedded
         },
         error => error.into(),
     })?;
+    // What nothing speaks of was removed, or came just before the end. Rows that do not fit together
+    // may have forgotten some.
+    files.clear_now()?;
     let (runs, nodes, instructions) = found;
     tracing::info!(
         database = %path.display(),
@@ -96,17 +112,17 @@ fn open_now(config: &Config, wakeups: Wakeups, now: UnixTime) -> Result<Embedded
         nodes,
         instructions,
         objects,
-        adopted,
+        adopted = adopted.len(),
         seconds_away = away,
         "state is open"
     );
-    if lost > 0 {
+    if !lost.is_empty() {
         tracing::error!(
-            objects = lost,
+            objects = lost.len(),
             "objects are missing in the folder; messages that need them are answered with errors"
         );
     }
-    Ok(state)
+    Ok((state, lost))
 }
 
 impl Storage for Embedded {
@@ -205,18 +221,18 @@ fn read_row(readers: &Readers, object: ObjectId) -> StoreResult<Option<Bytes>> {
 fn read_log(readers: &Readers, run: RunId, after: UnixTime) -> StoreResult<LogSlice> {
     readers.read(|database| {
         let mut statement = database.prepare_cached(
-            "SELECT time, text, sum FROM logs WHERE run = ?1 AND time > ?2 ORDER BY time",
+            "SELECT time, CAST(text AS BLOB), sum FROM logs WHERE run = ?1 AND time > ?2 ORDER BY time",
         )?;
         let mut rows = statement.query((run.0.cast_signed(), after.seconds()))?;
         let mut slice = LogSlice::default();
         while let Some(row) = rows.next()? {
-            let (time, text, sum): (f64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (time, text, sum): (f64, Vec<u8>, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let is_first = slice.latest.is_none();
             if slice.text.len() + text.len() > LOG_SLICE_BYTES_MAX && !is_first {
                 break;
             }
-            if number(run.0).real(time).text(&text).sum() == sum {
-                slice.text.push_str(&text);
+            if loading::is_entry(run, time, &text, sum) {
+                slice.text.push_str(&String::from_utf8_lossy(&text));
             } else {
                 tracing::error!(%run, time, "an entry of the log is damaged, and left out");
             }

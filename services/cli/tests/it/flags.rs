@@ -278,8 +278,8 @@ fn databases_that_cannot_be_used_are_left_as_they_are() {
     fs::write(world.path(other), "a letter, not a database").unwrap();
     fs::create_dir(world.path("folder")).unwrap();
     for (file, parts) in [
-        (other, ["no database", "name another file"]),
-        ("folder", ["cannot open", "directory"]),
+        (other, ["no SQLite database", "name another file"]),
+        ("folder", ["folder", "directory"]),
         ("nowhere/state.db", ["nowhere", "No such file"]),
     ] {
         let flags = format!("{INSECURE} --database {file}");

@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod away;
+mod damage;
+mod filled;
+mod opening;
 mod world;
 
 mod stays_open {

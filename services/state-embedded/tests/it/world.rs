@@ -1,7 +1,8 @@
 //! A state in a folder of its own, which is killed before each step or not.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
@@ -99,6 +100,21 @@ pub(crate) fn copy(from: &Path, to: &Path) {
             assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
         }
     }
+}
+
+/// All files in a folder, with what they hold.
+pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.append(&mut files(&path));
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            found.insert(path, bytes);
+        }
+    }
+    found
 }
 
 impl LinkState for World {

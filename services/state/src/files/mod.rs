@@ -37,7 +37,8 @@ pub struct Config {
     /// Bytes of the disk that are left to others.
     pub free_bytes_min: u64,
     /// Whether an object that was stored is there after the machine crashed. A cache needs not be
-    /// durable: what a crash damages is noticed when it is read.
+    /// durable: what a crash damages is noticed when it is read. Only a cache is made smaller when
+    /// it is opened and the quota is less than it was.
     pub durable: bool,
 }
 

@@ -28,8 +28,10 @@ pub(super) fn open(path: &Path, config: Config) -> StoreResult<Folder> {
         index.insert(object.id, object.len, None);
     }
     let folder = Folder::new(path.to_path_buf(), config, index, lock);
-    // The quota may be smaller than it was.
-    folder.reserve(0)?;
+    // The quota may be smaller than it was. What is no cache may be needed, for all that is known here.
+    if !config.durable {
+        folder.reserve(0)?;
+    }
     let totals = folder.index().totals();
     tracing::info!(
         folder = %path.display(),
