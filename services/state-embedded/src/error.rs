@@ -29,6 +29,24 @@ pub enum OpenError {
         /// The latest that is known here.
         known: i64,
     },
+    /// There is none, where one is needed.
+    #[error("there is no database at {database}; name the one that a SuperLink was started with")]
+    Missing {
+        /// The file.
+        database: PathBuf,
+    },
+    /// A former release has written it, and it is not to be changed.
+    #[error(
+        "{database} has the form {found} of a former release, and this one reads form {known}; start a SuperLink of this release with it first"
+    )]
+    Older {
+        /// The file.
+        database: PathBuf,
+        /// The version of its schema.
+        found: i64,
+        /// The one that is read here.
+        known: i64,
+    },
     /// Another process uses it.
     #[error("{database} is in use by another process; give each SuperLink a database of its own")]
     InUse {

@@ -4,7 +4,7 @@
 //! that keeps a row for each of their facts. One thread writes ([`writer`]), many steps at a time,
 //! and syncs before anybody hears of them. [`opening`] takes a database into use and [`loading`]
 //! reads it; both refuse what they cannot vouch for. Rows have checksums ([`row`]), objects their
-//! hashes.
+//! hashes. [`upkeep`] is for operators: to check, copy and shrink what is there.
 
 mod error;
 mod loading;
@@ -16,6 +16,7 @@ mod row;
 mod schema;
 mod storage;
 mod tables;
+pub mod upkeep;
 mod writer;
 mod writing;
 

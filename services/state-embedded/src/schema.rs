@@ -80,6 +80,29 @@ pub(crate) fn check(database: &Connection, path: &Path) -> Result<(), OpenError>
     })
 }
 
+/// Makes sure that a database that is not to be changed is of this release.
+pub(crate) fn check_version(database: &Connection, path: &Path) -> Result<(), OpenError> {
+    let (database, found) = (path.to_path_buf(), version(database, path)?);
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    match found {
+        _ if found == known => Ok(()),
+        0 => Err(OpenError::Damaged {
+            database,
+            what: "it does not say of which form it is".into(),
+        }),
+        _ if (1..known).contains(&found) => Err(OpenError::Older {
+            database,
+            found,
+            known,
+        }),
+        _ => Err(OpenError::Newer {
+            database,
+            found,
+            known,
+        }),
+    }
+}
+
 fn version(database: &Connection, path: &Path) -> Result<i64, OpenError> {
     database
         .pragma_query_value(None, "user_version", |row| row.get(0))
@@ -200,6 +223,7 @@ mod tests {
         let mut database = Connection::open(&path).unwrap();
         bring_up_to_date(&mut database, &path).unwrap();
         check(&database, &path).unwrap();
+        check_version(&database, &path).unwrap();
         database
             .execute_batch("ANALYZE; CREATE VIEW mine AS SELECT * FROM runs")
             .unwrap();

@@ -40,6 +40,9 @@ pub(crate) struct Filled {
 pub(crate) async fn fill() -> Filled {
     let (ended, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut facts = Facts::default();
+    let fabs = DiskFabs::new(ended.path().join("objects"));
+    let fab = Bytes::from_static(b"fab");
+    fabs.put_fab(FabHash::of(&fab), fab).await.unwrap();
     let state = open_in(&ended).await;
     first_life(&state, &mut facts).await;
     drop(state);
@@ -130,7 +133,13 @@ impl Facts {
         self.runs.extend(state.runs(at(1.0)).await.unwrap());
     }
 
-    async fn instruct(&mut self, state: &EmbeddedState, run: RunId, node: NodeId, root: &Made) {
+    pub(crate) async fn instruct(
+        &mut self,
+        state: &EmbeddedState,
+        run: RunId,
+        node: NodeId,
+        root: &Made,
+    ) {
         let message = message(run, NodeId::SUPERLINK, node, "", root);
         let stored =
             state.store_instructions(run, vec![message.clone()], vec![root.tree.clone()], at(1.0));
@@ -173,7 +182,7 @@ impl Facts {
 }
 
 /// A message's objects: the root, and below it one with this body.
-fn message_of(name: &str, body: &str) -> Made {
+pub(crate) fn message_of(name: &str, body: &str) -> Made {
     made(name, &[&made(body, &[]), &made("shared by all", &[])])
 }
 

@@ -7,6 +7,7 @@ mod away;
 mod damage;
 mod filled;
 mod opening;
+mod upkeep;
 mod world;
 
 mod stays_open {

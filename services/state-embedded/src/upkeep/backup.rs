@@ -1,0 +1,101 @@
+//! A copy of a state, of one moment.
+
+use std::fs;
+use std::path::Path;
+
+use flwr_api::ObjectId;
+use rusqlite::Connection;
+
+use super::check::{check, is_noted};
+use super::copying::{
+    Holder, copy_database, create_private, create_private_folder, is_empty, link_or_copy,
+    noted_files, sync_folders,
+};
+use super::{Place, Report, UpkeepError, bundles, open_beside, sound};
+use crate::error::failed;
+use crate::opening::io as io_failed;
+use crate::{owner, schema};
+
+/// Copies a state into a folder that is empty or not there. A SuperLink may be using it meanwhile.
+///
+/// The database is copied as of one moment. At that moment all files are there that it speaks of, but
+/// as soon as a run ends, its objects go. So they are taken hold of right then, before anything takes
+/// time, and if one was faster, there is another moment. The database gets its name last, when all
+/// else was checked: what has none is no backup.
+///
+/// # Errors
+/// The folder is not empty, or the state is not whole.
+pub fn backup(place: &Place, target: &Path) -> Result<Report, UpkeepError> {
+    let source = open_beside(&place.database)?;
+    if !is_empty(target)? {
+        return Err(UpkeepError::NotEmpty {
+            path: target.to_path_buf(),
+        });
+    }
+    let copy = Place::of_backup(target);
+    let unfinished = Place {
+        database: copy.database.with_extension("part"),
+        objects: copy.objects.clone(),
+    };
+    create_private_folder(target)?;
+    create_private_folder(&copy.objects.join(owner::OBJECTS))?;
+    create_private(&unfinished.database)?;
+    let mut holder = Holder::new(&place.objects, &copy.objects);
+    let objects = copy_rows(&source, place, &unfinished, &mut holder)?;
+    holder.finish(&objects)?;
+    // They come before the runs that need them, and never go.
+    if place.objects.exists() {
+        for bundle in bundles(&place.objects)? {
+            for name in [bundle.to_string(), format!("{bundle}.META")] {
+                let from = place.objects.join(&name);
+                if from.exists() {
+                    link_or_copy(&from, &copy.objects.join(&name))?;
+                }
+            }
+        }
+    }
+    let id = schema::id(&open_beside(&unfinished.database)?, &unfinished.database)?;
+    owner::claim(&copy.objects, &id)?;
+    let report = sound(place, check(&unfinished)?)?;
+    fs::rename(&unfinished.database, &copy.database).map_err(io_failed("write", &copy.database))?;
+    sync_folders(target)?;
+    Ok(report)
+}
+
+/// Copies the database and takes hold of the files that the copy speaks of, which are returned.
+fn copy_rows(
+    source: &Connection,
+    place: &Place,
+    copy: &Place,
+    holder: &mut Holder<'_>,
+) -> Result<Vec<ObjectId>, UpkeepError> {
+    let path = &place.database;
+    for _ in 0..MOMENTS {
+        let moment = source.unchecked_transaction();
+        let moment = moment.map_err(failed("read", path))?;
+        let objects = noted_files(&moment).map_err(failed("read", path))?;
+        let mut gone = None;
+        for object in &objects {
+            if !holder.hold(*object)? {
+                gone = Some(*object);
+                break;
+            }
+        }
+        let Some(gone) = gone else {
+            copy_database(&moment, &copy.database).map_err(failed("copy", path))?;
+            return Ok(objects);
+        };
+        drop(moment);
+        let is_noted = is_noted(source, gone).map_err(failed("read", path))?;
+        if is_noted && !place.object(gone).exists() {
+            return Err(UpkeepError::Lost {
+                object: gone,
+                folder: place.objects.clone(),
+            });
+        }
+    }
+    Err(UpkeepError::Busy)
+}
+
+/// Moments that are tried. What was taken hold of stays, so that each has less to do.
+const MOMENTS: usize = 100;
