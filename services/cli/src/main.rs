@@ -1,5 +1,5 @@
 //! `flwr-quic`: Flower's SuperLink, SuperNode and SuperExec in Rust, and the commands that make their certificates and
-//! keys.
+//! keys and look after their state.
 //!
 //! This crate is the only one that reads flags, environment and signals, and the only one that installs globals.
 //! Start with [`assemble`].
@@ -32,6 +32,7 @@ mod log_line;
 mod metrics;
 mod output;
 mod signals;
+mod state;
 mod telemetry;
 
 fn main() -> ExitCode {
@@ -53,6 +54,7 @@ fn run(command: Command, file: &FromFile) -> ExitCode {
     match command {
         Command::Certs(command) => output::finish(certs::run(&command)),
         Command::Keys(command) => output::finish(keys::run(&command)),
+        Command::State(command) => output::finish(state::run(&command)),
         Command::SuperExec(options) => {
             daemon(options.log_format, file, assemble::superexec::run(*options))
         }

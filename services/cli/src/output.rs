@@ -11,15 +11,21 @@ use crate::exit::Exit;
 /// Prints what a command has to say, and makes its status of it.
 pub(crate) fn finish(outcome: Result<String, Exit>) -> ExitCode {
     match outcome {
-        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
-            // A reader that has seen enough, as in `| head`.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-            _ => ExitCode::SUCCESS,
-        },
+        Ok(text) if say(&text) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
         Err(exit) => {
             let _closed = writeln!(io::stderr(), "error: {exit}");
             exit.status()
         }
+    }
+}
+
+/// Prints something; false if that does not work.
+pub(crate) fn say(text: &str) -> bool {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => true,
+        // A reader that has seen enough, as in `| head`.
+        Err(error) => error.kind() == io::ErrorKind::BrokenPipe,
     }
 }
 

@@ -117,6 +117,9 @@ pub(crate) fn read_head(path: &Path) -> Result<Head, OpenError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Head::Missing),
         Err(error) => return Err(io("open", path)(error).into()),
     };
+    if file.metadata().map_err(io("read", path))?.is_dir() {
+        return Ok(Head::Foreign("a folder"));
+    }
     file.take(HEAD_BYTES)
         .read_to_end(&mut head)
         .map_err(io("read", path))?;

@@ -20,6 +20,7 @@ pub(crate) mod config;
 pub(crate) mod keys;
 pub(crate) mod metrics;
 pub(crate) mod quic;
+pub(crate) mod state;
 pub(crate) mod superexec;
 pub(crate) mod superlink;
 pub(crate) mod supernode;
@@ -33,6 +34,9 @@ pub(crate) enum Command {
     /// Make the keys and secrets that SuperNodes and SuperExecs prove themselves with
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Check, back up, restore and compact what a SuperLink with --database remembers
+    #[command(subcommand)]
+    State(state::Command),
     /// Start a Flower SuperExec
     #[command(name = "superexec")]
     SuperExec(Box<superexec::SuperExecOptions>),
@@ -382,6 +386,7 @@ mod tests {
             ("flwr-quic keys node --help", "--list"),
             ("flwr-quic keys join-secret --help", "--out"),
             ("flwr-quic superlink -h", "--appio-join-secret-file"),
+            ("flwr-quic state backup --help", "--storage-dir"),
         ] {
             let answer = parse(words(line)).expect_err(line);
             assert!(!answer.is_error, "{line}");

@@ -9,5 +9,6 @@ mod flags;
 mod keys;
 mod lifecycle;
 mod metrics;
+mod state;
 mod superexec;
 mod support;

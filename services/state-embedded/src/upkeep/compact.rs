@@ -8,7 +8,7 @@ use flwr_state::StoreResult;
 use flwr_state::storage::Content;
 
 use super::{Place, UpkeepError, fit_together, open_beside};
-use crate::error::failed;
+use crate::error::{OpenError, failed};
 use crate::loading;
 use crate::opening::{self, Config, Opened, beside, io};
 use crate::owner::OBJECTS;
@@ -38,12 +38,7 @@ pub fn compact(place: &Place) -> Result<Compacted, UpkeepError> {
         database,
         files,
         lock: _lock,
-    } = opening::open(&Config {
-        database: path.clone(),
-        objects: place.objects.clone(),
-        objects_quota_bytes: u64::MAX,
-        free_bytes_min: 0,
-    })?;
+    } = open_alone(place)?;
     // Rows that do not fit together may have forgotten some files.
     let read = reading::read(&database, |_, noted| match noted {
         Noted::Nothing => None,
@@ -65,6 +60,19 @@ pub fn compact(place: &Place) -> Result<Compacted, UpkeepError> {
         before,
         after: bytes(place)?,
         removed,
+    })
+}
+
+fn open_alone(place: &Place) -> Result<Opened, UpkeepError> {
+    let opened = opening::open(&Config {
+        database: place.database.clone(),
+        objects: place.objects.clone(),
+        objects_quota_bytes: u64::MAX,
+        free_bytes_min: 0,
+    });
+    opened.map_err(|error| match error {
+        OpenError::InUse { database } => UpkeepError::InUse { database },
+        error => error.into(),
     })
 }
 

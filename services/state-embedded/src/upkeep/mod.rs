@@ -46,6 +46,12 @@ pub enum UpkeepError {
     /// The state cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Somebody uses what is to be changed.
+    #[error("{database} is in use; end the SuperLink that uses it first")]
+    InUse {
+        /// The file.
+        database: PathBuf,
+    },
     /// Something is in the way.
     #[error("{path} is not empty; name one that is, or that is not there yet")]
     NotEmpty {
