@@ -112,14 +112,13 @@ pub(crate) enum Head {
 
 pub(crate) fn read_head(path: &Path) -> Result<Head, OpenError> {
     let mut head = Vec::new();
-    let file = match File::open(path) {
-        Ok(file) => file,
+    match std::fs::metadata(path) {
+        // Whoever opens a pipe waits for its other end.
+        Ok(found) if !found.is_file() => return Ok(Head::Foreign("no file")),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Head::Missing),
-        Err(error) => return Err(io("open", path)(error).into()),
-    };
-    if file.metadata().map_err(io("read", path))?.is_dir() {
-        return Ok(Head::Foreign("a folder"));
+        _ => {}
     }
+    let file = File::open(path).map_err(io("open", path))?;
     file.take(HEAD_BYTES)
         .read_to_end(&mut head)
         .map_err(io("read", path))?;

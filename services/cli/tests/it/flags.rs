@@ -279,7 +279,7 @@ fn databases_that_cannot_be_used_are_left_as_they_are() {
     fs::create_dir(world.path("folder")).unwrap();
     for (file, parts) in [
         (other, ["no SQLite database", "name another file"]),
-        ("folder", ["is a folder", "name another file"]),
+        ("folder", ["is no file", "name another file"]),
         ("nowhere/state.db", ["nowhere", "No such file"]),
     ] {
         let flags = format!("{INSECURE} --database {file}");

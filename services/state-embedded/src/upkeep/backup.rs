@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::check::{check, is_noted};
 use super::copying::{
     Holder, copy_database, create_private, create_private_folder, is_empty, link_or_copy,
-    noted_files, sync_folders,
+    noted_files, remove, sync_folders,
 };
 use super::{Place, Report, UpkeepError, bundles, open_beside, sound};
 use crate::error::failed;
@@ -37,29 +37,36 @@ pub fn backup(place: &Place, target: &Path) -> Result<Report, UpkeepError> {
         database: copy.database.with_extension("part"),
         objects: copy.objects.clone(),
     };
-    create_private_folder(target)?;
-    create_private_folder(&copy.objects.join(owner::OBJECTS))?;
-    create_private(&unfinished.database)?;
-    let mut holder = Holder::new(&place.objects, &copy.objects);
-    let objects = copy_rows(&source, place, &unfinished, &mut holder)?;
+    let copied = copy_all(&source, place, &unfinished).and_then(|report| {
+        fs::rename(&unfinished.database, &copy.database)
+            .map_err(io_failed("write", &copy.database))?;
+        sync_folders(target)?;
+        Ok(report)
+    });
+    if copied.is_err() {
+        remove(&unfinished);
+    }
+    copied
+}
+
+fn copy_all(source: &Connection, from: &Place, to: &Place) -> Result<Report, UpkeepError> {
+    create_private_folder(&to.objects.join(owner::OBJECTS))?;
+    create_private(&to.database)?;
+    let mut holder = Holder::new(&from.objects, &to.objects);
+    let objects = copy_rows(source, from, to, &mut holder)?;
     holder.finish(&objects)?;
     // They come before the runs that need them, and never go.
-    if place.objects.exists() {
-        for bundle in bundles(&place.objects)? {
-            for name in [bundle.to_string(), format!("{bundle}.META")] {
-                let from = place.objects.join(&name);
-                if from.exists() {
-                    link_or_copy(&from, &copy.objects.join(&name))?;
-                }
+    for bundle in bundles(&from.objects)? {
+        for name in [bundle.to_string(), format!("{bundle}.META")] {
+            let bundle = from.objects.join(&name);
+            if bundle.exists() {
+                link_or_copy(&bundle, &to.objects.join(&name))?;
             }
         }
     }
-    let id = schema::id(&open_beside(&unfinished.database)?, &unfinished.database)?;
-    owner::claim(&copy.objects, &id)?;
-    let report = sound(place, check(&unfinished)?)?;
-    fs::rename(&unfinished.database, &copy.database).map_err(io_failed("write", &copy.database))?;
-    sync_folders(target)?;
-    Ok(report)
+    let id = schema::id(&open_beside(&to.database)?, &to.database)?;
+    owner::claim(&to.objects, &id)?;
+    sound(from, check(to)?)
 }
 
 /// Copies the database and takes hold of the files that the copy speaks of, which are returned.

@@ -238,11 +238,7 @@ impl Check<'_> {
 
     fn bundles(&mut self) -> Result<(), OpenError> {
         let folder = &self.place.objects;
-        let bundles = if folder.exists() {
-            bundles(folder)?
-        } else {
-            Vec::new()
-        };
+        let bundles = bundles(folder)?;
         self.report.totals.bundles = bundles.len();
         for bundle in bundles {
             self.needed_bundles.remove(&bundle);

@@ -12,7 +12,7 @@ use flwr_state::StoreResult;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::object_path;
+use super::{Place, UpkeepError, object_path};
 use crate::opening::{PRIVATE, io as failed};
 
 /// Objects on their way out of a folder that may be in use.
@@ -72,7 +72,7 @@ impl<'a> Holder<'a> {
     }
 
     /// Copies what is held only, and lets go of what is not wanted any more.
-    pub(super) fn finish(mut self, wanted: &[ObjectId]) -> StoreResult<()> {
+    pub(super) fn finish(mut self, wanted: &[ObjectId]) -> Result<(), UpkeepError> {
         let wanted: HashSet<_> = wanted.iter().copied().collect();
         for id in &self.held - &wanted {
             if !self.staged.contains_key(&id) {
@@ -84,7 +84,13 @@ impl<'a> Holder<'a> {
             if let Some(staged) = self.staged.remove(&id) {
                 let copied = copy(&staged, &object_path(self.to, id));
                 let _ = fs::remove_file(&staged);
-                copied.map_err(failed("copy", &staged))?;
+                match copied {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        let folder = self.from.to_path_buf();
+                        return Err(UpkeepError::Disturbed { folder });
+                    }
+                    copied => copied.map_err(failed("copy", &staged))?,
+                }
             }
         }
         Ok(())
@@ -167,6 +173,13 @@ pub(super) fn sync_folders(folder: &Path) -> StoreResult<()> {
     };
     let below = sync().map_err(failed("write", folder))?;
     below.iter().try_for_each(|folder| sync_folders(folder))
+}
+
+/// Removes what was made in vain in places where nothing was.
+pub(super) fn remove(place: &Place) {
+    // Whatever stays is in the way of the next attempt, which says so.
+    let _ = fs::remove_file(&place.database);
+    let _ = fs::remove_dir_all(&place.objects);
 }
 
 /// Whether there is nothing at a path, or nothing in it.

@@ -59,7 +59,7 @@ pub enum UpkeepError {
         path: PathBuf,
     },
     /// What was to be copied, or was copied, is not as it was written.
-    #[error("the state at {database} is damaged; the first of {findings} findings: {first}")]
+    #[error("{database} is damaged: {first}; a check lists all {findings} findings")]
     Unsound {
         /// The file.
         database: PathBuf,
@@ -81,6 +81,12 @@ pub enum UpkeepError {
     /// Objects come and go faster than they can be taken hold of.
     #[error("objects come and go too fast; try again when less goes on")]
     Busy,
+    /// Somebody has opened the folder meanwhile and tidied up.
+    #[error("a SuperLink has started with {folder} meanwhile; try again")]
+    Disturbed {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The disk said no.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -146,10 +152,14 @@ fn sound(place: &Place, report: Report) -> Result<Report, UpkeepError> {
     })
 }
 
-/// The app bundles in a folder.
+/// The app bundles in a folder, if it is there.
 fn bundles(folder: &Path) -> StoreResult<Vec<FabHash>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io_failed("read", folder))? {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries.map_err(io_failed("read", folder))?,
+    };
+    for entry in entries {
         let name = entry.map_err(io_failed("read", folder))?.file_name();
         let hash = name.to_str().and_then(|name| name.parse::<FabHash>().ok());
         found.extend(hash.filter(|hash| hash.to_string().as_str() == name));

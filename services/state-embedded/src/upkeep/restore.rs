@@ -1,6 +1,6 @@
 //! A state from a backup.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -8,9 +8,9 @@ use rusqlite::Connection;
 use super::check::check;
 use super::copying::{
     copy, copy_database, create_private, create_private_folder, create_shard, is_empty,
-    noted_files, sync_folders,
+    noted_files, remove, sync_folders,
 };
-use super::{Place, Report, UpkeepError, bundles, object_path, open_beside, sound};
+use super::{Place, Report, UpkeepError, bundles, open_beside, sound};
 use crate::error::failed;
 use crate::opening::{beside, io, lock};
 use crate::{owner, schema};
@@ -35,11 +35,28 @@ pub fn restore(backup: &Path, place: &Place) -> Result<Report, UpkeepError> {
     let from = Place::of_backup(backup);
     sound(&from, check(&from)?)?;
     let _lock = lock(&place.database)?;
-    create_private_folder(&place.objects.join(owner::OBJECTS))?;
+    let unfinished = Place {
+        database: beside(&place.database, "-part"),
+        objects: place.objects.clone(),
+    };
+    let copied = copy_all(&from, &unfinished).and_then(|report| {
+        fs::rename(&unfinished.database, &place.database).map_err(io("write", &place.database))?;
+        Ok(report)
+    });
+    if copied.is_err() {
+        remove(&unfinished);
+    } else if let Some(folder) = folder_of(&place.database) {
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(io("write", folder))?;
+    }
+    copied
+}
+
+fn copy_all(from: &Place, to: &Place) -> Result<Report, UpkeepError> {
+    create_private_folder(&to.objects.join(owner::OBJECTS))?;
     let source = open_beside(&from.database)?;
-    let objects = noted_files(&source).map_err(failed("read", &from.database))?;
-    for object in objects {
-        let (here, there) = (from.object(object), object_path(&place.objects, object));
+    for object in noted_files(&source).map_err(failed("read", &from.database))? {
+        let (here, there) = (from.object(object), to.object(object));
         create_shard(&there)?;
         copy(&here, &there).map_err(io("copy", &here))?;
     }
@@ -47,28 +64,15 @@ pub fn restore(backup: &Path, place: &Place) -> Result<Report, UpkeepError> {
         for name in [bundle.to_string(), format!("{bundle}.META")] {
             let here = from.objects.join(&name);
             if here.exists() {
-                copy(&here, &place.objects.join(&name)).map_err(io("copy", &here))?;
+                copy(&here, &to.objects.join(&name)).map_err(io("copy", &here))?;
             }
         }
     }
-    let unfinished = Place {
-        database: beside(&place.database, "-part"),
-        objects: place.objects.clone(),
-    };
-    create_private(&unfinished.database)?;
-    copy_database(&source, &unfinished.database).map_err(failed("copy", &from.database))?;
-    owner::claim(&place.objects, &own_id(&unfinished.database)?)?;
-    let report = sound(&unfinished, check(&unfinished)?)?;
-    sync_folders(&place.objects)?;
-    fs::rename(&unfinished.database, &place.database).map_err(io("write", &place.database))?;
-    if let Some(folder) = place
-        .database
-        .parent()
-        .filter(|f| !f.as_os_str().is_empty())
-    {
-        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(io("write", folder))?;
-    }
+    create_private(&to.database)?;
+    copy_database(&source, &to.database).map_err(failed("copy", &from.database))?;
+    owner::claim(&to.objects, &own_id(&to.database)?)?;
+    let report = sound(to, check(to)?)?;
+    sync_folders(&to.objects)?;
     Ok(report)
 }
 
@@ -77,4 +81,9 @@ fn own_id(path: &Path) -> Result<String, UpkeepError> {
     let database = Connection::open(path).map_err(failed("open", path))?;
     schema::renew_id(&database).map_err(failed("write", path))?;
     Ok(schema::id(&database, path)?)
+}
+
+fn folder_of(path: &Path) -> Option<&Path> {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
 }

@@ -238,9 +238,10 @@ fn damage(folder: &Path, dice: &mut Dice) -> Damage {
         .filter(|path| path.starts_with(folder.join("objects/objects")))
         .collect();
     let journal = folder.join("state.db-wal");
-    let (path, is_object) = match dice.below(6) {
-        0 | 1 => (objects[dice.below(objects.len())].clone(), true),
-        2 | 3 if journal.exists() => (journal, false),
+    let (path, is_object) = match dice.below(13) {
+        0..4 => (objects[dice.below(objects.len())].clone(), true),
+        4 => (folder.join("objects/database-id"), false),
+        5..9 if journal.exists() => (journal, false),
         _ => (folder.join("state.db"), false),
     };
     let mut bytes = fs::read(&path).unwrap();

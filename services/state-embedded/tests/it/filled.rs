@@ -91,7 +91,7 @@ async fn first_life(state: &EmbeddedState, facts: &mut Facts) {
     assert!(state.issue_token(PENDING, token, at(0.0)).await.unwrap());
     for node in NODES {
         // Objects of every size, some of them shared between nodes.
-        let large = format!("large {node} ").repeat(5000);
+        let large = format!("large {node} ").repeat(9000);
         for body in ["small", &"middle ".repeat(4000), &large] {
             let root = message_of(&format!("{node} {}", body.len()), body);
             facts.instruct(state, RUN, node, &root).await;

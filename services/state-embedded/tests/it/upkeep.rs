@@ -130,8 +130,8 @@ async fn all_damage_is_found() {
             refused.is_err() || expected.contains("another database"),
             "{expected}"
         );
-        let is_backup = check(&Place::of_backup(target.path()));
-        assert_eq!(is_backup.is_err(), refused.is_err(), "{expected}");
+        let left = files(target.path()).len();
+        assert_eq!(left == 0, refused.is_err(), "{expected}");
     }
     let nothing = check(&place(&filled.ended.path().join("nothing")));
     assert!(matches!(nothing, Err(OpenError::Missing { .. })));
@@ -165,6 +165,28 @@ async fn compacting_gives_back_what_is_not_needed() {
         missing,
         UpkeepError::Open(OpenError::Missing { .. })
     ));
+}
+
+/// What is lost is for the next start to answer for, and nobody else's business.
+#[tokio::test]
+async fn compacting_does_not_hide_that_objects_are_lost() {
+    let filled = fill().await;
+    let folder = filled.ended.path();
+    for object in large_objects(folder) {
+        fs::remove_file(object).unwrap();
+    }
+    compact(&place(folder)).unwrap();
+    for _ in 0..2 {
+        let state = open_in(&filled.ended).await;
+        let messages = &filled.facts.messages;
+        let ids = messages.iter().map(|message| message.metadata.id.clone());
+        let ids: Vec<_> = ids.collect();
+        let replies = state.replies(RUN, &ids, at(1.0)).await.unwrap();
+        let errors = replies.ready.iter().map(|ready| &ready.message.payload);
+        let errors = errors.filter(|payload| format!("{payload:?}").contains("was lost"));
+        let errors: Vec<_> = errors.collect();
+        assert_eq!(errors.len(), NODES.len(), "{errors:?}");
+    }
 }
 
 #[tokio::test]
