@@ -6,7 +6,7 @@ use std::path::Path;
 use flwr_api::ObjectId;
 use rusqlite::Connection;
 
-use super::check::{check, is_noted};
+use super::check::check;
 use super::copying::{
     Holder, copy_database, create_private, create_private_folder, is_empty, link_or_copy,
     noted_files, remove, sync_folders,
@@ -77,6 +77,7 @@ fn copy_rows(
     holder: &mut Holder<'_>,
 ) -> Result<Vec<ObjectId>, UpkeepError> {
     let path = &place.database;
+    let mut missed = Vec::new();
     for _ in 0..MOMENTS {
         let moment = source.unchecked_transaction();
         let moment = moment.map_err(failed("read", path))?;
@@ -92,9 +93,8 @@ fn copy_rows(
             copy_database(&moment, &copy.database).map_err(failed("copy", path))?;
             return Ok(objects);
         };
-        drop(moment);
-        let is_noted = is_noted(source, gone).map_err(failed("read", path))?;
-        if is_noted && !place.object(gone).exists() {
+        missed.push(gone);
+        if missed.ends_with(&[gone; MISSES]) {
             return Err(UpkeepError::Lost {
                 object: gone,
                 folder: place.objects.clone(),
@@ -106,3 +106,6 @@ fn copy_rows(
 
 /// Moments that are tried. What was taken hold of stays, so that each has less to do.
 const MOMENTS: usize = 100;
+
+/// An object that is missing at so many moments in a row is not one whose run has just ended.
+const MISSES: usize = 3;

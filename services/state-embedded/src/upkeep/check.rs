@@ -259,7 +259,7 @@ impl Check<'_> {
 }
 
 /// Whether the database says now that the object is a file.
-pub(super) fn is_noted(database: &Connection, object: ObjectId) -> rusqlite::Result<bool> {
+fn is_noted(database: &Connection, object: ObjectId) -> rusqlite::Result<bool> {
     let found = database
         .prepare_cached("SELECT 1 FROM contents WHERE object = ?1 AND content IS NULL")?
         .query_row([object.0], |_| Ok(()))
