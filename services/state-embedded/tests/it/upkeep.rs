@@ -1,7 +1,10 @@
 //! Checks, backups and the rest of what operators do with a state.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flwr_api::{Phase, RunId, RunStatus, SubStatus};
 use flwr_state::conformance::at;
@@ -276,8 +279,9 @@ async fn backups_and_checks_hold_while_objects_come_and_go() {
     let source = tempfile::tempdir().unwrap();
     copy(fill().await.ended.path(), source.path());
     let state = open_in(&source).await;
+    let rounds = Arc::new(AtomicUsize::new(0));
     let churn = tokio::spawn({
-        let state = state.clone();
+        let (state, rounds) = (state.clone(), rounds.clone());
         async move {
             for round in 100.. {
                 let run = RunId(round);
@@ -290,11 +294,14 @@ async fn backups_and_checks_hold_while_objects_come_and_go() {
                 }
                 let over = RunStatus::finished(SubStatus::Stopped, "");
                 state.move_run(run, over, at(1.0)).await.unwrap();
+                rounds.fetch_add(1, Ordering::Relaxed);
             }
         }
     });
+    let mut copied = HashSet::new();
     // The same disk, and if there is one, another.
-    for other in [None, Some("/dev/shm")].into_iter().cycle().take(20) {
+    let others = [None, Some("/dev/shm")].into_iter().cycle();
+    for other in others.take_while(|_| rounds.load(Ordering::Relaxed) < 100) {
         let target = match other.filter(|other| Path::new(other).is_dir()) {
             Some(other) => TempDir::new_in(other).unwrap(),
             None => tempfile::tempdir().unwrap(),
@@ -315,11 +322,19 @@ async fn backups_and_checks_hold_while_objects_come_and_go() {
                 .unwrap();
             assert_eq!(named, spoken_of, "nothing but what is needed");
             whole(&place);
+            let names = names
+                .into_keys()
+                .map(|path| path.file_name().map(ToOwned::to_owned));
+            names.collect::<Vec<_>>()
         });
-        done.await.unwrap();
+        copied.extend(done.await.unwrap());
     }
     churn.abort();
     let _ = churn.await;
+    assert!(
+        copied.len() > 10,
+        "of those that come and go as well: {copied:?}"
+    );
     let left = files(&source.path().join("objects/tmp"));
     assert!(
         left.keys()
