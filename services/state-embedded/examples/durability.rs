@@ -69,7 +69,10 @@ async fn main() -> Result<(), Failure> {
 fn object(number: u8) -> Object {
     let mut bytes = format!("ArrayChunk  {OBJECT_BYTES}\0").into_bytes();
     // Every one of them is other bytes.
-    let body = (0..OBJECT_BYTES).map(|at| (at % 251) as u8 ^ number);
+    let body = (0_u8..251)
+        .cycle()
+        .take(OBJECT_BYTES)
+        .map(|byte| byte ^ number);
     bytes.extend(body);
     let bytes = Bytes::from(bytes);
     (ObjectId::of(&bytes), bytes)

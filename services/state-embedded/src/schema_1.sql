@@ -37,8 +37,8 @@ CREATE TABLE runs (
     sum INTEGER NOT NULL
 ) STRICT;
 
--- Flower's own SuperLink begins by making a table of this name if there is none, and ends with an
--- error now instead of making its tables among these.
+-- Flower's own SuperLink begins by making a table of this name if there is none, and fails now
+-- instead of making its tables among these.
 CREATE INDEX run ON runs (place);
 
 CREATE TABLE tokens (

@@ -38,9 +38,9 @@ pub(crate) struct SuperExecOptions {
     #[arg(long, value_name = "PID")]
     pub(crate) parent_pid: Option<i32>,
 
-    /// When that process is gone, start nothing more, and end with the last app: a SuperLink that keeps its state goes
+    /// When the process of `--parent-pid` is gone, start nothing more, and end with the last app: a SuperLink that keeps its state goes
     /// on with them after its restart
-    #[arg(long, requires = "parent_pid", hide = true, help_heading = OURS)]
+    #[arg(long, hide = true, help_heading = OURS)]
     pub(crate) outlive_parent: bool,
 
     /// Where to answer gRPC health checks; never TLS [default: nowhere]
