@@ -10,8 +10,8 @@ use rusqlite::Connection;
 
 use crate::row::{Table, Unfit, Values};
 use crate::tables::{
-    self, ABANDONED, CONTENTS, HOLDS, INSTRUCTIONS, META, NODES, OBJECTS, REPLIES, RUNS, TOKENS,
-    UNWANTED,
+    self, ABANDONED, CONTENTS, GONE, HOLDS, INSTRUCTIONS, META, NODES, OBJECTS, REPLIES, RUNS,
+    TOKENS, UNWANTED,
 };
 use crate::writing::AS_OF;
 
@@ -73,6 +73,10 @@ pub(crate) fn read(
         Ok((node, run, ObjectId(values.hash()?)))
     })?;
     reader.keep(&HOLDS, &mut rows.holds, read_run_and_object)?;
+    reader.keep(&GONE, &mut rows.gone, |values| {
+        let mut values = values.reader();
+        Ok((values.id()?, ObjectId(values.hash()?)))
+    })?;
     reader.objects(&mut rows, place)?;
     Ok((rows, reader.damaged))
 }

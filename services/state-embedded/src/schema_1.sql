@@ -133,6 +133,13 @@ CREATE TABLE contents (
     content BLOB
 ) STRICT;
 
+-- The objects that went last because they were confirmed, whose senders may push them again.
+CREATE TABLE gone (
+    number INTEGER PRIMARY KEY,
+    object BLOB NOT NULL,
+    sum INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE logs (
     run INTEGER NOT NULL,
     time REAL NOT NULL,

@@ -21,6 +21,7 @@ pub(crate) const ABANDONED: Table = table("abandoned", &["run", "node", "root"],
 pub(crate) const OBJECTS: Table = table("objects", &["id"], 2);
 pub(crate) const HOLDS: Table = table("holds", &["run", "object"], 2);
 pub(crate) const CONTENTS: Table = table("contents", &["object"], 2);
+pub(crate) const GONE: Table = table("gone", &["number"], 2);
 pub(crate) const LOGS: Table = table("logs", &["run", "time"], 3);
 
 const fn table(name: &'static str, key: &'static [&'static str], columns: usize) -> Table {

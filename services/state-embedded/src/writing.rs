@@ -8,8 +8,8 @@ use rusqlite::Connection;
 
 use crate::row::{Table, Values};
 use crate::tables::{
-    self, ABANDONED, CONTENTS, HOLDS, INSTRUCTIONS, LOGS, META, NODES, OBJECTS, REPLIES, RUNS,
-    TOKENS, UNWANTED, hash, number,
+    self, ABANDONED, CONTENTS, GONE, HOLDS, INSTRUCTIONS, LOGS, META, NODES, OBJECTS, REPLIES,
+    RUNS, TOKENS, UNWANTED, hash, number,
 };
 
 /// Writes one change.
@@ -57,6 +57,10 @@ pub(crate) fn write(database: &Connection, change: &Change) -> rusqlite::Result<
         }
         Change::Hold(run, object, there) => {
             fact(database, &HOLDS, &number(run.0).bytes(&object.0), *there)
+        }
+        Change::Gone(number, None) => GONE.delete(database, &tables::number(*number)),
+        Change::Gone(number, Some(object)) => {
+            GONE.put(database, &tables::number(*number).bytes(&object.0))
         }
         Change::AsOf(now) => set(database, AS_OF, now.seconds()),
     }

@@ -371,7 +371,7 @@ pub trait Mailbox: Send + Sync + 'static {
 pub enum Put {
     /// They are stored.
     Stored,
-    /// They were there already; these are dropped.
+    /// They are there already, or were until they were confirmed; these are dropped.
     Present,
     /// They do not hash to the id.
     WrongHash,

@@ -118,6 +118,7 @@ macro_rules! conformance {
             bytes_are_checked_before_they_are_kept,
             bytes_may_come_in_pieces,
             a_body_that_breaks_off_leaves_nothing,
+            an_object_that_was_confirmed_may_be_pushed_again,
             a_shared_object_lives_as_long_as_its_last_parent,
             a_broadcast_is_kept_once,
             objects_with_children_below_children_are_freed_whole,

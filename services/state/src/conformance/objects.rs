@@ -135,6 +135,32 @@ pub async fn a_body_that_breaks_off_leaves_nothing<S: LinkState>(new: impl Async
     assert_eq!(put(&state, &leaf.objects[0]).await, Put::Stored);
 }
 
+/// Its sender may have got no answer, and its receiver may have been faster. A stock app ends if
+/// nobody has announced what it pushes.
+pub async fn an_object_that_was_confirmed_may_be_pushed_again<S: LinkState>(
+    new: impl AsyncFn() -> S,
+) {
+    let state = new().await;
+    federation(&state).await;
+    let message = content("message");
+    announce(&state, RUN, &[&message]).await;
+    put_all(&state, &message).await;
+    confirm(&state, &message).await;
+    assert_no_objects(&state).await;
+    for object in &message.objects {
+        assert_eq!(put(&state, object).await, Put::Present);
+    }
+    assert_no_objects(&state).await;
+    let (id, _) = message.objects[0];
+    let wrong = (id, Bytes::from_static(b"wrong"));
+    assert_eq!(put(&state, &wrong).await, Put::WrongHash);
+    let other = made("other", &[]);
+    assert_eq!(put(&state, &other.objects[0]).await, Put::Unannounced);
+    // It can come again as well.
+    announce(&state, RUN, &[&message]).await;
+    assert_eq!(put(&state, &message.objects[0]).await, Put::Stored);
+}
+
 /// 65, 146: with or without its bytes.
 pub async fn a_shared_object_lives_as_long_as_its_last_parent<S: LinkState>(
     new: impl AsyncFn() -> S,

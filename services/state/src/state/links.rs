@@ -244,7 +244,7 @@ impl<S: Storage> Objects for State<S> {
         let content = match accepted {
             Err(refused) => return Ok(refused),
             Ok(Some(content)) => content,
-            Ok(None) if source.is_some() => return Ok(Put::Present),
+            Ok(None) if source.is_some() || self.was_here(object) => return Ok(Put::Present),
             Ok(None) => return Ok(Put::Unannounced),
         };
         let stored = self

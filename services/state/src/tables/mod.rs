@@ -4,6 +4,7 @@
 //! joins them and does what concerns several: one method is one step. Bytes are checked before,
 //! trees built, waiters woken and memory given back after a step.
 
+mod gone;
 mod mailbox;
 mod marks;
 mod nodes;
@@ -70,7 +71,9 @@ impl Tables {
         tables.nodes.restore(rows.nodes, back);
         tables.runs.restore(rows.runs, back);
         tables.tokens.restore(rows.tokens, back);
-        tables.objects.restore(rows.objects, rows.holds)?;
+        tables
+            .objects
+            .restore(rows.objects, rows.holds, rows.gone)?;
         let mail = MailRows {
             instructions: rows.instructions,
             replies: rows.replies,

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flwr_api::{ObjectId, ObjectTree, RunId};
 
+use super::gone::Gone;
 use super::marks::Marks;
 use super::rows::{Change, ObjectRow};
 use crate::storage::{Content, Source};
@@ -33,6 +34,7 @@ pub(crate) struct Objects {
     /// The roots that each run holds.
     held: HashMap<RunId, HashSet<ObjectId>>,
     bytes: u64,
+    gone: Gone,
     /// What was removed, to be dropped by whoever has time for it.
     removed: Vec<(ObjectId, Option<Content>)>,
     pub(super) marks: Marks<ObjectKey>,
@@ -46,6 +48,8 @@ pub(super) enum ObjectKey {
     /// An object whose bytes have come.
     Content(ObjectId),
     Hold(RunId, ObjectId),
+    /// The object that went as the one with this number.
+    Gone(u64),
 }
 
 #[derive(Debug)]
@@ -122,7 +126,7 @@ impl Objects {
                 held.remove();
             }
             self.marks.mark(ObjectKey::Hold(run, id));
-            self.unhold(run, id);
+            self.unhold(run, id, Then::Remember);
         }
     }
 
@@ -130,7 +134,7 @@ impl Objects {
     pub(super) fn release_all(&mut self, run: RunId) {
         for id in self.held.remove(&run).unwrap_or_default() {
             self.marks.mark(ObjectKey::Hold(run, id));
-            self.unhold(run, id);
+            self.unhold(run, id, Then::Forget);
         }
     }
 
@@ -139,6 +143,9 @@ impl Objects {
     pub(super) fn put(&mut self, id: ObjectId, content: Content) -> Stored {
         let Some(entry) = self.entries.get_mut(&id) else {
             self.removed.push((id, Some(content)));
+            if self.was_here(id) {
+                return Stored::Present;
+            }
             return Stored::Unannounced;
         };
         if entry.content.is_some() {
@@ -161,6 +168,11 @@ impl Objects {
     pub(crate) fn source(&self, id: ObjectId) -> Option<Option<Source>> {
         let content = &self.entries.get(&id)?.content;
         Some(content.as_ref().map(Content::source))
+    }
+
+    /// Whether the object has been here and went because it was confirmed.
+    pub(crate) fn was_here(&self, id: ObjectId) -> bool {
+        self.gone.contains(id)
     }
 
     /// Whether the object and all below it have bytes.
@@ -209,6 +221,7 @@ impl Objects {
                 let holds = self.held.get(&run).is_some_and(|held| held.contains(&id));
                 Some(Change::Hold(run, id, holds))
             }
+            ObjectKey::Gone(number) => Some(Change::Gone(number, self.gone.row(number))),
         }
     }
 
@@ -220,7 +233,12 @@ impl Objects {
         &mut self,
         rows: Vec<ObjectRow>,
         holds: Vec<(RunId, ObjectId)>,
+        mut gone: Vec<(u64, ObjectId)>,
     ) -> Result<(), Damaged> {
+        gone.sort_unstable();
+        for (number, id) in gone {
+            self.gone.restore(number, id);
+        }
         let ids: Vec<ObjectId> = rows.iter().map(|row| row.id).collect();
         let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
         for id in ids {
@@ -405,7 +423,7 @@ impl Objects {
     fn take_back(&mut self, fresh: &Fresh, report: &mut Report) {
         for id in fresh.registered.iter().rev() {
             if self.entries.get(id).is_some_and(Entry::is_unneeded) {
-                self.remove(*id);
+                self.remove(*id, Then::Forget);
             }
             report.seen.remove(id);
         }
@@ -432,17 +450,17 @@ impl Objects {
         roots
     }
 
-    fn unhold(&mut self, run: RunId, id: ObjectId) {
+    fn unhold(&mut self, run: RunId, id: ObjectId, then: Then) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
         entry.holders.retain(|holder| *holder != run);
         if entry.is_unneeded() {
-            self.remove(id);
+            self.remove(id, then);
         }
     }
 
-    fn remove(&mut self, id: ObjectId) {
+    fn remove(&mut self, id: ObjectId, then: Then) {
         let mut doomed = vec![id];
         while let Some(id) = doomed.pop() {
             let Some(entry) = self.entries.remove(&id) else {
@@ -459,6 +477,11 @@ impl Objects {
                 }
             }
             self.bytes -= entry.content.as_ref().map_or(0, Content::len);
+            if then == Then::Remember && entry.content.is_some() {
+                for number in self.gone.add(id) {
+                    self.marks.mark(ObjectKey::Gone(number));
+                }
+            }
             self.marks.mark(ObjectKey::Object(id));
             self.removed.push((id, entry.content));
         }
@@ -505,6 +528,15 @@ struct Fresh {
     /// The objects from the root to where the walk is.
     path: Vec<ObjectId>,
     registered: Vec<ObjectId>,
+}
+
+/// What to do about objects that are removed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// Their senders may push them again.
+    Remember,
+    /// Nobody may push them any more, or nobody has.
+    Forget,
 }
 
 /// The tree is cyclic, too deep or too large.

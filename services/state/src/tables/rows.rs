@@ -127,6 +127,8 @@ pub enum Change {
     Content(ObjectId, Option<(u64, Option<Bytes>)>),
     /// Whether the run holds the object.
     Hold(RunId, ObjectId, bool),
+    /// The object that went as the one with this number, if that is remembered.
+    Gone(u64, Option<ObjectId>),
     /// All rows are as of this moment.
     AsOf(UnixTime),
 }
@@ -156,4 +158,6 @@ pub struct Rows {
     pub lost: Vec<ObjectId>,
     /// Which run holds which object.
     pub holds: Vec<(RunId, ObjectId)>,
+    /// The objects that went last, with their numbers in the order of going.
+    pub gone: Vec<(u64, ObjectId)>,
 }

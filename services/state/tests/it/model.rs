@@ -31,6 +31,8 @@ enum Step {
 struct Model {
     holds: BTreeSet<(RunId, ObjectId)>,
     content: BTreeMap<ObjectId, u64>,
+    /// What went because it was confirmed.
+    gone: HashSet<ObjectId>,
 }
 
 impl Model {
@@ -41,9 +43,13 @@ impl Model {
         universe.iter().filter(held).flat_map(ids).collect()
     }
 
-    fn sweep(&mut self, universe: &[Made]) {
+    fn sweep(&mut self, universe: &[Made], is_confirmed: bool) {
         let known = self.known(universe);
-        self.content.retain(|id, _| known.contains(id));
+        let went = self.content.extract_if(.., |id, _| !known.contains(id));
+        let went: Vec<_> = went.map(|(id, _)| id).collect();
+        if is_confirmed {
+            self.gone.extend(went);
+        }
     }
 
     fn missing(&self, trees: &[&Made]) -> Vec<ObjectId> {
@@ -104,6 +110,7 @@ async fn compare(universe: &[Made], steps: Vec<Step>) {
         begin(&state, *run).await;
     }
     for step in steps {
+        let is_confirmed = matches!(step, Step::Confirm(..));
         match step {
             Step::Announce(run, roots) => {
                 let run = *run.get(&runs);
@@ -118,7 +125,11 @@ async fn compare(universe: &[Made], steps: Vec<Step>) {
             Step::Put(object) => {
                 let (id, bytes) = object.get(universe).objects.last().unwrap().clone();
                 let expected = if !model.known(universe).contains(&id) {
-                    Put::Unannounced
+                    if model.gone.contains(&id) {
+                        Put::Present
+                    } else {
+                        Put::Unannounced
+                    }
                 } else if model.content.insert(id, bytes.len() as u64).is_some() {
                     Put::Present
                 } else {
@@ -140,7 +151,7 @@ async fn compare(universe: &[Made], steps: Vec<Step>) {
                 begin(&state, runs[slot]).await;
             }
         }
-        model.sweep(universe);
+        model.sweep(universe, is_confirmed);
         agree(&state, &model, universe).await;
     }
     for run in runs {

@@ -9,5 +9,6 @@ mod admission;
 mod holds;
 mod launches;
 mod nodes;
+mod simulation;
 mod uploads;
 mod world;

@@ -264,29 +264,39 @@ impl World {
         reply_to: &str,
         name: &str,
     ) -> Letter {
-        let body = format!("{run} {name}");
-        let object = Bytes::from(format!("ConfigRecord  {}\0{body}", body.len()));
-        let root = ObjectId::of(&object);
-        // A reply lives as long as its instruction, which lives an hour.
-        let ttl = if reply_to.is_empty() { 3600.0 } else { 1.0 };
-        Letter {
-            message: Message {
-                metadata: Metadata {
-                    run,
-                    id: MessageId::from(root),
-                    src,
-                    dst,
-                    reply_to: MessageId::new(reply_to),
-                    group_id: "1".into(),
-                    ttl,
-                    message_type: "train".into(),
-                    created_at: self.now(),
-                },
-                payload: Payload::Content(Bytes::new()),
+        letter(self.now(), (run, src, dst), reply_to, name)
+    }
+}
+
+/// A message that is made `now`.
+pub(crate) fn letter(
+    now: UnixTime,
+    (run, src, dst): (RunId, NodeId, NodeId),
+    reply_to: &str,
+    name: &str,
+) -> Letter {
+    let body = format!("{run} {name}");
+    let object = Bytes::from(format!("ConfigRecord  {}\0{body}", body.len()));
+    let root = ObjectId::of(&object);
+    // A reply lives as long as its instruction, which lives an hour.
+    let ttl = if reply_to.is_empty() { 3600.0 } else { 1.0 };
+    Letter {
+        message: Message {
+            metadata: Metadata {
+                run,
+                id: MessageId::from(root),
+                src,
+                dst,
+                reply_to: MessageId::new(reply_to),
+                group_id: "1".into(),
+                ttl,
+                message_type: "train".into(),
+                created_at: now,
             },
-            root,
-            object,
-        }
+            payload: Payload::Content(Bytes::new()),
+        },
+        root,
+        object,
     }
 }
 
