@@ -38,8 +38,8 @@ pub(crate) struct SuperExecOptions {
     #[arg(long, value_name = "PID")]
     pub(crate) parent_pid: Option<i32>,
 
-    /// When the process of `--parent-pid` is gone, start nothing more, and end with the last app: a SuperLink that keeps its state goes
-    /// on with them after its restart
+    /// When the process of `--parent-pid` is gone, start nothing more, and end with the last app: a SuperLink that keeps
+    /// its state goes on with them after its restart
     #[arg(long, hide = true, help_heading = OURS)]
     pub(crate) outlive_parent: bool,
 

@@ -58,8 +58,8 @@ pub(crate) struct SuperLinkOptions {
     #[arg(long, value_name = "FILE")]
     pub(crate) database: Option<OsString>,
 
-    /// Where FABs are stored, and the objects of a SuperLink with a database [default: superlink/ffs in Flower's home directory, which is $FLWR_HOME, or
-    /// $XDG_DATA_HOME/.flwr, or $HOME/.flwr]
+    /// Where FABs are stored, and the objects of a SuperLink with a database [default: superlink/ffs in Flower's home
+    /// directory, which is $FLWR_HOME, or $XDG_DATA_HOME/.flwr, or $HOME/.flwr]
     #[arg(long, value_name = "DIR")]
     storage_dir: Option<OsString>,
 

@@ -115,7 +115,8 @@ pub(crate) struct SuperNodeOptions {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one, help_heading = OURS)]
     pub(crate) max_concurrent_apps: usize,
 
-    /// Where this node keeps what outlives it: who it is, what it has in hand, and the objects of messages [default: supernode/data-PORT in Flower's home directory]
+    /// Where this node keeps what outlives it: who it is, what it has in hand, and the objects of messages [default:
+    /// supernode/data-PORT in Flower's home directory]
     #[arg(long, value_name = "DIR", help_heading = OURS)]
     pub(crate) data_dir: Option<PathBuf>,
 

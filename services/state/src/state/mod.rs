@@ -42,9 +42,9 @@ impl<S: Storage> State<S> {
         Self::new(storage, tables, Wakeups::new())
     }
 
-    /// The state of a former process, as of `now`, which tells changes on `wakeups`. The time from then to `now` counts for nobody:
-    /// leases and the promises of nodes are longer by it. What was lost of objects is answered with
-    /// errors.
+    /// The state of a former process, as of `now`, which tells changes on `wakeups`. The time from
+    /// then to `now` counts for nobody: leases and the promises of nodes are longer by it. What was
+    /// lost of objects is answered with errors.
     ///
     /// # Errors
     /// The rows do not fit together.
