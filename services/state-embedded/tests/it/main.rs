@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod away;
+mod compared;
 mod damage;
 mod filled;
 mod opening;
