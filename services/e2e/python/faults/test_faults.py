@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -222,7 +223,7 @@ def test_the_second_supernode_with_a_key_ends_and_says_why(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_supernode_that_was_killed_gets_its_key_back(tmp_path: Path) -> None:
+def test_a_supernode_that_lost_its_data_gets_its_key_back(tmp_path: Path) -> None:
     key = tmp_path / "site"
     subprocess.run([binary(), "keys", "node", "--out", key], check=True, capture_output=True)
     keys = ("--auth-supernode-private-key", key, "--auth-supernode-public-key", f"{key}.pub")
@@ -230,6 +231,7 @@ def test_a_supernode_that_was_killed_gets_its_key_back(tmp_path: Path) -> None:
         (node,) = federation.nodes
         serves(federation)
         federation.kill(node)
+        shutil.rmtree(node.home / "supernode")
         with node.again() as again:
             again.wait_log("is in use: waiting")
             again.wait_log("joined the SuperLink", timeout=90)
