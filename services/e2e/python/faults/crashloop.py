@@ -30,7 +30,8 @@ from harness import OURS, Process, wait_for  # noqa: E402
 ROUNDS = 5
 DAEMONS = ("superlink", "supernode")
 ROLES = (*DAEMONS, "superexec", "serverapp", "clientapp")
-RUN_SECONDS = 600.0
+# A ServerApp that is killed before its first heartbeat is given up after ten minutes.
+RUN_SECONDS = 900.0
 # Long enough for a process to be back and at work, or not.
 PAUSE_SECONDS = (0.2, 3.0)
 
