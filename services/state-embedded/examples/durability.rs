@@ -10,8 +10,9 @@ use std::io::Write as _;
 use std::path::Path;
 
 use bytes::Bytes;
-use flwr_api::{FabHash, FabInfo, NodeId, ObjectId, ObjectTree, RunId, UnixTime, UserConfig};
-use flwr_state::{LinkState, MemoryState, NewNode, NewRun, Objects, Put, Wakeups};
+use flwr_api::{NodeId, ObjectId, ObjectTree, RunId, UnixTime};
+use flwr_state::conformance::{new_node, new_run};
+use flwr_state::{LinkState, MemoryState, Objects, Put, Wakeups};
 use flwr_state_embedded::{Config, open};
 use flwr_transport::Body;
 use rustix::time::{ClockId, clock_gettime};
@@ -143,25 +144,8 @@ async fn pulls<S: LinkState>(state: &S) -> Result<f64, Failure> {
 }
 
 async fn begin<S: LinkState>(state: &S) -> Result<(), Failure> {
-    let run = NewRun {
-        id: RUN,
-        series: 1,
-        federation: String::new(),
-        fab: FabInfo {
-            id: "someone/something".into(),
-            version: "1.0.0".into(),
-            hash: FabHash::of(b"fab"),
-        },
-        overrides: UserConfig::new(),
-        options: None,
-    };
-    state.create_run(run, now()).await?;
-    let node = NewNode {
-        id: NODE,
-        key: None,
-        heartbeat_interval: 30.0,
-    };
-    state.create_node(node, now()).await?;
+    state.create_run(new_run(RUN), now()).await?;
+    state.create_node(new_node(NODE), now()).await?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use flwr_state::StoreError;
+pub(crate) use flwr_state::disk::failed as io;
 use flwr_state::files::{self, ObjectFiles};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -239,15 +239,6 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
-    let path = path.to_path_buf();
-    move |source| StoreError::Io {
-        action,
-        path,
-        source,
-    }
 }
 
 /// What is stored is learnt from data, and tokens are secrets: nobody else reads them.

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use flwr_api::{ObjectId, RunId, UnixTime};
+use flwr_state::disk::blocking;
 use flwr_state::files::{self, ObjectFiles, PutFile};
 use flwr_state::link::{LOG_SLICE_BYTES_MAX, LogSlice, Put};
 use flwr_state::rows::Change;
@@ -240,14 +241,6 @@ fn read_log(readers: &Readers, run: RunId, after: UnixTime) -> StoreResult<LogSl
         }
         Ok(slice)
     })
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> StoreResult<T> + Send + 'static,
-) -> StoreResult<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or(Err(StoreError::Stopped))
 }
 
 /// Removes the files of objects that nothing speaks of any more.

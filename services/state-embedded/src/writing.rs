@@ -108,9 +108,6 @@ fn fact(database: &Connection, table: &Table, row: &Values, there: bool) -> rusq
     }
 }
 
-/// The value that says when all rows were last complete.
-pub(crate) const AS_OF: &str = "as of";
-
 /// Removes the oldest entries of a log that takes too many bytes, of which one is left in any case.
 pub(crate) fn trim_log(
     database: &Connection,
@@ -135,3 +132,6 @@ pub(crate) fn trim_log(
         .execute((run.0.cast_signed(), last))?;
     Ok(())
 }
+
+/// The value that says when all rows were last complete.
+pub(crate) const AS_OF: &str = "as of";

@@ -1,13 +1,17 @@
 //! Work on files: away from the threads that serve, whole or not at all, with errors that say where.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Limit, StoreError, StoreResult};
 
 /// Does work on a thread that may block. Dropping the future does not stop the work.
-pub(crate) async fn blocking<T: Send + 'static>(
+///
+/// # Errors
+/// What the work ends with, or that the thread is gone.
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> StoreResult<T> + Send + 'static,
 ) -> StoreResult<T> {
     tokio::task::spawn_blocking(work)
@@ -75,6 +79,18 @@ pub(crate) fn create_folder(folder: &Path) -> StoreResult<()> {
     std::fs::create_dir_all(folder).map_err(failed("create", folder))
 }
 
+/// Makes a folder, with those above it, that other users cannot look into.
+///
+/// # Errors
+/// The disk said no.
+pub fn create_private_folder(folder: &Path) -> StoreResult<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(failed("create", folder))
+}
+
 /// How many bytes may still be written to the disk that `folder` is on.
 pub(crate) fn free_bytes(folder: &Path) -> StoreResult<u64> {
     let disk = rustix::fs::statvfs(folder)
@@ -83,7 +99,7 @@ pub(crate) fn free_bytes(folder: &Path) -> StoreResult<u64> {
 }
 
 /// Says what was being done where when a file failed.
-pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+pub fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_path_buf();
     move |source| match source.kind() {
         ErrorKind::QuotaExceeded | ErrorKind::StorageFull => StoreError::Full {

@@ -5,12 +5,11 @@
 //! crash of the machine may take the last of them, as it may take objects that are not durable.
 
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use flwr_api::ObjectId;
 
-use crate::disk::{Temporary, blocking, failed};
+use crate::disk::{Temporary, blocking, create_private_folder, failed};
 use crate::error::StoreResult;
 
 /// A folder of notes. It belongs to one process at a time, which its owner sees to. Cheap to clone:
@@ -133,15 +132,6 @@ fn remove_file(path: &Path) -> StoreResult<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => Ok(()),
     }
-}
-
-/// Other users have no business with messages.
-fn create_private_folder(folder: &Path) -> StoreResult<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed("create", folder))
 }
 
 /// The form of notes, in their first byte: the SHA-256 of the rest follows, then the rest.

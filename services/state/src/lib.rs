@@ -14,7 +14,7 @@
 pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-mod disk;
+pub mod disk;
 pub mod entropy;
 pub mod error;
 pub mod fabs;

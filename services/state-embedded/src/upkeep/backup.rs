@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use flwr_api::ObjectId;
+use flwr_state::disk::create_private_folder;
 use rusqlite::Connection;
 
 use super::check::check;
 use super::copying::{
-    Holder, copy_database, create_private, create_private_folder, is_empty, link_or_copy,
-    noted_files, remove, sync_folders,
+    Holder, copy_database, create_private, is_empty, link_or_copy, noted_files, remove,
+    sync_folders,
 };
 use super::{Place, Report, UpkeepError, bundles, open_beside, sound};
 use crate::error::failed;

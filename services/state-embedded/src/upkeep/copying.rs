@@ -2,13 +2,14 @@
 //! them however long the rest takes, or as copies.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use flwr_api::ObjectId;
 use flwr_state::StoreResult;
+use flwr_state::disk::create_private_folder;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
@@ -145,13 +146,6 @@ pub(super) fn create_private(path: &Path) -> StoreResult<()> {
     let created = options.write(true).create(true).truncate(true);
     let created = created.mode(PRIVATE).open(path);
     created.map(drop).map_err(failed("create", path))
-}
-
-/// Makes a folder that nobody else looks into.
-pub(super) fn create_private_folder(path: &Path) -> StoreResult<()> {
-    let mut builder = DirBuilder::new();
-    let created = builder.recursive(true).mode(0o700).create(path);
-    created.map_err(failed("create", path))
 }
 
 pub(super) fn create_shard(object: &Path) -> StoreResult<()> {

@@ -3,12 +3,12 @@
 use std::fs::{self, File};
 use std::path::Path;
 
+use flwr_state::disk::create_private_folder;
 use rusqlite::Connection;
 
 use super::check::check;
 use super::copying::{
-    copy, copy_database, create_private, create_private_folder, create_shard, is_empty,
-    noted_files, remove, sync_folders,
+    copy, copy_database, create_private, create_shard, is_empty, noted_files, remove, sync_folders,
 };
 use super::{Place, Report, UpkeepError, bundles, open_beside, sound};
 use crate::error::failed;

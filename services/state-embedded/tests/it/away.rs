@@ -1,8 +1,8 @@
 //! What a SuperLink finds that was away for a while: nobody could be heard meanwhile.
 
-use flwr_api::{FabHash, FabInfo, NodeId, Phase, RunId, RunStatus, UnixTime, UserConfig};
-use flwr_state::conformance::at;
-use flwr_state::{Beat, LinkState, NewNode, NewRun, Nodes, Runs, Wakeups};
+use flwr_api::{NodeId, Phase, RunId, RunStatus, UnixTime};
+use flwr_state::conformance::{at, new_node, new_run};
+use flwr_state::{Beat, LinkState, Nodes, Runs, Wakeups};
 use flwr_state_embedded::{EmbeddedState, open};
 use tempfile::TempDir;
 
@@ -19,26 +19,9 @@ async fn opened(folder: &TempDir, now: UnixTime) -> EmbeddedState {
 /// A node that is online until 40 s, and a run that is leased until 60 s.
 async fn begun(folder: &TempDir) -> EmbeddedState {
     let state = opened(folder, at(0.0)).await;
-    let node = NewNode {
-        id: NODE,
-        key: None,
-        heartbeat_interval: 30.0,
-    };
-    state.create_node(node, at(0.0)).await.unwrap();
+    state.create_node(new_node(NODE), at(0.0)).await.unwrap();
     assert!(state.beat_node(NODE, 20.0, at(0.0)).await.unwrap());
-    let run = NewRun {
-        id: RUN,
-        series: 1,
-        federation: String::new(),
-        fab: FabInfo {
-            id: "someone/something".into(),
-            version: "1.0.0".into(),
-            hash: FabHash::of(b"fab"),
-        },
-        overrides: UserConfig::new(),
-        options: None,
-    };
-    assert!(state.create_run(run, at(0.0)).await.unwrap());
+    assert!(state.create_run(new_run(RUN), at(0.0)).await.unwrap());
     for phase in [Phase::Starting, Phase::Running] {
         let moved = state.move_run(RUN, RunStatus::of(phase), at(0.0)).await;
         moved.unwrap();

@@ -5,10 +5,10 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use flwr_api::{
-    FabHash, FabInfo, Message, MessageId, Metadata, NodeId, ObjectId, Payload, Phase, RunId,
-    RunStatus, SubStatus, Token, UnixTime, UserConfig,
+    Message, MessageId, Metadata, NodeId, ObjectId, Payload, Phase, RunId, RunStatus, SubStatus,
+    Token, UnixTime, UserConfig,
 };
-use flwr_state::conformance::{Made, at, made};
+use flwr_state::conformance::{Made, at, made, new_run};
 use flwr_state::*;
 use flwr_state_embedded::{EmbeddedState, open};
 use flwr_transport::{Body, PublicKey};
@@ -142,16 +142,10 @@ impl Pair {
 
     async fn create_run(&mut self, run: RunId, now: UnixTime, context: &str) {
         let new = NewRun {
-            id: run,
-            series: run.0 ^ 1,
             federation: "here".into(),
-            fab: FabInfo {
-                id: "someone/something".into(),
-                version: "1.0.0".into(),
-                hash: FabHash::of(b"fab"),
-            },
             overrides: UserConfig::from([("lr".into(), flwr_api::Scalar::Double(0.1))]),
             options: (self.dice.below(2) == 0).then(|| Bytes::from_static(b"options")),
+            ..new_run(run)
         };
         both!(self, context, create_run(new.clone(), now));
     }

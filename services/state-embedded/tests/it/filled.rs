@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use flwr_api::{
-    FabHash, FabInfo, Message, MessageId, Metadata, NodeId, ObjectId, Payload, Phase, Run, RunId,
-    RunStatus, SubStatus, Token, UserConfig,
+    FabHash, Message, MessageId, Metadata, NodeId, ObjectId, Payload, Phase, Run, RunId, RunStatus,
+    SubStatus, Token,
 };
-use flwr_state::conformance::{Made, at, made};
+use flwr_state::conformance::{self, Made, at, made};
 use flwr_state::*;
 use flwr_state_embedded::{EmbeddedState, open};
 use flwr_transport::{Body, PublicKey};
@@ -205,16 +205,10 @@ fn message(run: RunId, src: NodeId, dst: NodeId, reply_to: &str, root: &Made) ->
 
 pub(crate) fn new_run(id: RunId) -> NewRun {
     NewRun {
-        id,
         series: 7,
         federation: "somewhere".into(),
-        fab: FabInfo {
-            id: "someone/something".into(),
-            version: "1.0.0".into(),
-            hash: FabHash::of(b"fab"),
-        },
-        overrides: UserConfig::new(),
         options: Some(Bytes::from_static(b"options")),
+        ..conformance::new_run(id)
     }
 }
 

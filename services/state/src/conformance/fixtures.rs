@@ -77,7 +77,9 @@ pub(super) fn content(name: &str) -> Made {
     made(name, &[&made(&format!("record of {name}"), &[])])
 }
 
-pub(super) fn new_run(id: RunId) -> NewRun {
+/// A run that is submitted with nothing special.
+#[must_use]
+pub fn new_run(id: RunId) -> NewRun {
     NewRun {
         id,
         series: id.0 | 1,
@@ -92,7 +94,9 @@ pub(super) fn new_run(id: RunId) -> NewRun {
     }
 }
 
-pub(super) fn new_node(id: NodeId) -> NewNode {
+/// A node without a key that promises a heartbeat every 30 s.
+#[must_use]
+pub fn new_node(id: NodeId) -> NewNode {
     NewNode {
         id,
         key: None,

@@ -22,7 +22,7 @@ pub mod runs;
 pub mod tokens;
 pub mod wakeups;
 
-pub use fixtures::{Made, at, made};
+pub use fixtures::{Made, at, made, new_node, new_run};
 
 /// Makes one test of each rule for the back end that `$new`, an async closure, makes states of.
 #[macro_export]

@@ -1,8 +1,7 @@
 //! Taking a folder into use: whose it is, what a crash left in it, and what is in it.
 
-use std::fs::{DirBuilder, DirEntry, File, TryLockError};
+use std::fs::{DirEntry, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -11,12 +10,13 @@ use flwr_api::ObjectId;
 use super::Config;
 use super::folder::{Folder, LOCK, OBJECTS, SHARD_DIGITS, TEMPORARY};
 use super::index::Index;
-use crate::disk::{create_folder, failed};
+use crate::disk::{create_folder, create_private_folder, failed};
 use crate::error::{StoreError, StoreResult};
 
 /// Opens a folder, which is made if it is not there. Blocks.
 pub(super) fn open(path: &Path, config: Config) -> StoreResult<Folder> {
     create_folder(path)?;
+    // Objects hold what was learnt from data.
     for folder in [OBJECTS, TEMPORARY] {
         create_private_folder(&path.join(folder))?;
     }
@@ -48,15 +48,6 @@ pub(super) fn open(path: &Path, config: Config) -> StoreResult<Folder> {
         );
     }
     Ok(folder)
-}
-
-/// Makes a folder that other users cannot look into: objects hold what was learnt from data.
-fn create_private_folder(folder: &Path) -> StoreResult<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed("create", folder))
 }
 
 fn lock(folder: &Path) -> StoreResult<File> {

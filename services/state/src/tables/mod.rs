@@ -16,13 +16,14 @@ mod shelves;
 mod tokens;
 
 use std::collections::HashSet;
+use std::mem::take;
 
 use bytes::Bytes;
 use flwr_api::{
     Message, MessageId, NodeId, ObjectId, ObjectTree, Phase, RunId, RunStatus, Token, UnixTime,
 };
 
-use self::mailbox::{MailRows, Mailbox, Offer};
+use self::mailbox::{Mailbox, Offer};
 use self::nodes::Nodes;
 use self::objects::Objects;
 pub(crate) use self::objects::{Damaged, Shape, Stored};
@@ -58,7 +59,7 @@ impl Tables {
     ///
     /// # Errors
     /// The rows do not fit together.
-    pub(crate) fn restore(rows: Rows, now: UnixTime) -> Result<Self, Damaged> {
+    pub(crate) fn restore(mut rows: Rows, now: UnixTime) -> Result<Self, Damaged> {
         let away = rows
             .as_of
             .map_or(0.0, |as_of| as_of.until(now).as_secs_f64());
@@ -68,19 +69,11 @@ impl Tables {
         tables.nodes.marks.turn_on();
         tables.runs.marks.turn_on();
         tables.tokens.marks.turn_on();
-        tables.nodes.restore(rows.nodes, back);
-        tables.runs.restore(rows.runs, back);
-        tables.tokens.restore(rows.tokens, back);
-        tables
-            .objects
-            .restore(rows.objects, rows.holds, rows.gone)?;
-        let mail = MailRows {
-            instructions: rows.instructions,
-            replies: rows.replies,
-            unwanted: rows.unwanted,
-            abandoned: rows.abandoned,
-        };
-        tables.mailbox.restore(mail, &tables.objects);
+        tables.nodes.restore(take(&mut rows.nodes), back);
+        tables.runs.restore(take(&mut rows.runs), back);
+        tables.tokens.restore(take(&mut rows.tokens), back);
+        tables.objects.restore(&mut rows)?;
+        tables.mailbox.restore(&mut rows, &tables.objects);
         tables.keep_marks();
         tables.give_up(&rows.lost.into_iter().collect(), now);
         Ok(tables)
@@ -122,7 +115,7 @@ impl Tables {
 
     /// Who may have to look again since this was last taken.
     pub(crate) fn take_woken(&mut self) -> Vec<Topic> {
-        let mut woken = std::mem::take(&mut self.changed);
+        let mut woken = take(&mut self.changed);
         woken.append(&mut self.mailbox.woken);
         woken
     }

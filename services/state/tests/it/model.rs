@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use flwr_api::{FabHash, FabInfo, ObjectId, Phase, RunId, RunStatus, SubStatus};
-use flwr_state::conformance::{Made, at, made};
-use flwr_state::{Mailbox, MemoryState, NewRun, Object, Objects, Put, Runs};
+use flwr_api::{ObjectId, Phase, RunId, RunStatus, SubStatus};
+use flwr_state::conformance::{Made, at, made, new_run};
+use flwr_state::{Mailbox, MemoryState, Object, Objects, Put, Runs};
 use flwr_transport::Body;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -175,19 +175,7 @@ async fn agree(state: &MemoryState, model: &Model, universe: &[Made]) {
 }
 
 async fn begin(state: &MemoryState, id: RunId) {
-    let run = NewRun {
-        id,
-        series: 1,
-        federation: String::new(),
-        fab: FabInfo {
-            id: "someone/something".into(),
-            version: "1.0.0".into(),
-            hash: FabHash::of(b"fab"),
-        },
-        overrides: flwr_api::UserConfig::new(),
-        options: None,
-    };
-    assert!(state.create_run(run, at(0.0)).await.unwrap());
+    assert!(state.create_run(new_run(id), at(0.0)).await.unwrap());
     for phase in [Phase::Starting, Phase::Running] {
         state
             .move_run(id, RunStatus::of(phase), at(0.0))

@@ -129,16 +129,8 @@ impl World {
     }
 
     pub(crate) async fn submit(&self) -> RunId {
-        let call = StartRun {
-            fab: fab(),
-            hash: None,
-            overrides: [].into(),
-            federation: String::new(),
-            options: None,
-            option_names: Vec::new(),
-        };
         self.control
-            .start_run(&self.by_app(), call)
+            .start_run(&self.by_app(), start_run())
             .await
             .unwrap()
             .unwrap()
@@ -311,6 +303,18 @@ pub(crate) struct Letter {
 impl Letter {
     pub(crate) fn id(&self) -> MessageId {
         self.message.metadata.id.clone()
+    }
+}
+
+/// The call that submits the app.
+pub(crate) fn start_run() -> StartRun {
+    StartRun {
+        fab: fab(),
+        hash: None,
+        overrides: [].into(),
+        federation: String::new(),
+        options: None,
+        option_names: Vec::new(),
     }
 }
 

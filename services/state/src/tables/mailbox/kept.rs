@@ -1,10 +1,10 @@
 //! Messages as rows: what has changed, and the table made of rows again.
 
-use flwr_api::{NodeId, ObjectId, RunId};
+use std::mem::take;
 
 use super::{Instruction, MailKey, Mailbox, Name, Reply};
 use crate::tables::objects::Objects;
-use crate::tables::rows::{Change, InstructionRow, Of, ReplyRow};
+use crate::tables::rows::{Change, InstructionRow, Of, ReplyRow, Rows};
 use crate::tables::shelves::{Place, shelve};
 
 impl Mailbox {
@@ -53,8 +53,8 @@ impl Mailbox {
     }
 
     /// Takes messages from rows. Their objects are there already.
-    pub(crate) fn restore(&mut self, rows: MailRows, objects: &Objects) {
-        for row in rows.instructions {
+    pub(crate) fn restore(&mut self, rows: &mut Rows, objects: &Objects) {
+        for row in take(&mut rows.instructions) {
             let name = Name::of(&row.message.metadata.id);
             self.arrivals = self.arrivals.max(row.arrival + 1);
             let mut instruction = Instruction {
@@ -77,7 +77,7 @@ impl Mailbox {
             let of_run = self.boxes.entry(row.run).or_default();
             of_run.instructions.insert(name, instruction);
         }
-        for row in rows.replies {
+        for row in take(&mut rows.replies) {
             let name = Name::of(&row.message.metadata.reply_to);
             let of_run = self.boxes.entry(row.run).or_default();
             let root = row.message.metadata.id.root();
@@ -94,20 +94,12 @@ impl Mailbox {
                 }
             }
         }
-        for (run, root) in rows.unwanted {
+        for (run, root) in take(&mut rows.unwanted) {
             self.boxes.entry(run).or_default().unwanted.insert(root);
         }
-        for (node, run, root) in rows.abandoned {
+        for (node, run, root) in take(&mut rows.abandoned) {
             let shelves = self.shelves.entry(node).or_default();
             shelves.abandoned.push((run, root));
         }
     }
-}
-
-/// The rows of this table.
-pub(crate) struct MailRows {
-    pub(crate) instructions: Vec<InstructionRow>,
-    pub(crate) replies: Vec<ReplyRow>,
-    pub(crate) unwanted: Vec<(RunId, ObjectId)>,
-    pub(crate) abandoned: Vec<(NodeId, RunId, ObjectId)>,
 }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use flwr_api::{Message, MessageId, NodeId, ObjectId, RunId, UnixTime};
 
-pub(crate) use self::kept::MailRows;
 use super::marks::Marks;
 use super::objects::{Objects, Shape};
 use super::rows::Of;

@@ -2,13 +2,14 @@
 //! lost.
 
 use std::collections::{HashMap, HashSet};
+use std::mem::take;
 use std::sync::Arc;
 
-use flwr_api::{ObjectId, ObjectTree, RunId};
+use flwr_api::{ObjectId, ObjectTree};
 
 use super::{Entry, ObjectKey, Objects, Refused, Shape, TREE_DEPTH_MAX};
 use crate::storage::Content;
-use crate::tables::rows::{Change, ObjectRow};
+use crate::tables::rows::{Change, ObjectRow, Rows};
 
 impl Objects {
     /// A row as it is now; nothing if another one says it. Bytes that are in memory are handed over
@@ -45,22 +46,18 @@ impl Objects {
     ///
     /// # Errors
     /// The rows do not fit together.
-    pub(crate) fn restore(
-        &mut self,
-        rows: Vec<ObjectRow>,
-        holds: Vec<(RunId, ObjectId)>,
-        mut gone: Vec<(u64, ObjectId)>,
-    ) -> Result<(), Damaged> {
-        gone.sort_unstable();
-        for (number, id) in gone {
+    pub(crate) fn restore(&mut self, rows: &mut Rows) -> Result<(), Damaged> {
+        rows.gone.sort_unstable();
+        for (number, id) in take(&mut rows.gone) {
             self.gone.restore(number, id);
         }
-        let ids: Vec<ObjectId> = rows.iter().map(|row| row.id).collect();
-        let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let ids: Vec<ObjectId> = rows.objects.iter().map(|row| row.id).collect();
+        let objects = take(&mut rows.objects).into_iter();
+        let mut objects: HashMap<_, _> = objects.map(|row| (row.id, row)).collect();
         for id in ids {
-            self.restore_tree(id, &mut rows, 0)?;
+            self.restore_tree(id, &mut objects, 0)?;
         }
-        for (run, id) in holds {
+        for (run, id) in take(&mut rows.holds) {
             if !self.hold(run, id) {
                 return Err(Damaged(id));
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flwr_api::appio::{self, AppIoService as _};
-use flwr_api::control::{ControlService as _, StartRun};
+use flwr_api::control::ControlService as _;
 use flwr_api::fleet::{self, FleetService as _, ObjectState};
 use flwr_api::{FabHash, Launchers, NodeId, Phase, RunId, RunStatus, Token, UnixTime};
 use flwr_state::{Clock, Fabs, State, StoreResult, Wakeups};
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::{Disk, Faulty};
 use super::random::Random;
-use crate::world::{Letter, fab, letter};
+use crate::world::{Letter, letter, start_run};
 
 /// Who calls.
 pub(super) enum Sender {
@@ -223,14 +223,7 @@ impl World {
         let (anyone, is_dead) = (Sender::App(None), Arc::default());
         let (link, services) = self.superlink(&is_dead);
         let run = loop {
-            let call = StartRun {
-                fab: fab(),
-                hash: None,
-                overrides: [].into(),
-                federation: String::new(),
-                options: None,
-                option_names: Vec::new(),
-            };
+            let call = start_run();
             let control = link.control(Runtime::Deployment);
             if let Ok(Some(run)) = control.start_run(&self.context(&anyone), call).await {
                 break run;
