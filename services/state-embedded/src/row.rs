@@ -3,6 +3,7 @@
 //! SQLite notices damage to the structure of its file, not to what it holds.
 
 use std::hash::Hasher as _;
+use std::sync::OnceLock;
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ToSql, params_from_iter};
@@ -16,6 +17,9 @@ pub(crate) struct Table {
     pub(crate) key: &'static [&'static str],
     /// How many columns a row has, the key included and the sum not.
     pub(crate) columns: usize,
+    /// The statement that writes a row, made once: all rows of a table have a column beyond the sum,
+    /// or none has.
+    pub(crate) insert: OnceLock<String>,
 }
 
 /// The values of a row, or of the key that comes first in it.
@@ -41,12 +45,14 @@ impl Table {
     ) -> rusqlite::Result<()> {
         debug_assert_eq!(row.0.len(), self.columns, "{}", self.name);
         let sum = Value::Integer(row.sum());
-        let marks = vec!["?"; self.columns + 1 + usize::from(beyond.is_some())].join(",");
-        let statement = format!("INSERT OR REPLACE INTO {} VALUES ({marks})", self.name);
+        let statement = self.insert.get_or_init(|| {
+            let marks = vec!["?"; self.columns + 1 + usize::from(beyond.is_some())].join(",");
+            format!("INSERT OR REPLACE INTO {} VALUES ({marks})", self.name)
+        });
         let values = row.0.iter().chain([&sum]).map(Bound::Value);
         let values = values.chain(beyond.map(Bound::Bytes));
         database
-            .prepare_cached(&statement)?
+            .prepare_cached(statement)?
             .execute(params_from_iter(values))?;
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The tables and what their rows say.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use flwr_api::{
     AppError, FabHash, FabInfo, Message, MessageId, Metadata, NodeId, ObjectId, Payload, Phase,
@@ -10,22 +12,27 @@ use flwr_transport::PublicKey;
 
 use crate::row::{Reader, Table, Unfit, Values};
 
-pub(crate) const META: Table = table("meta", &["name"], 2);
-pub(crate) const NODES: Table = table("nodes", &["id"], 4);
-pub(crate) const RUNS: Table = table("runs", &["id"], 18);
-pub(crate) const TOKENS: Table = table("tokens", &["token"], 4);
-pub(crate) const INSTRUCTIONS: Table = table("instructions", &["run", "name"], 18);
-pub(crate) const REPLIES: Table = table("replies", &["run", "name", "of_nothing"], 17);
-pub(crate) const UNWANTED: Table = table("unwanted", &["run", "root"], 2);
-pub(crate) const ABANDONED: Table = table("abandoned", &["run", "node", "root"], 3);
-pub(crate) const OBJECTS: Table = table("objects", &["id"], 2);
-pub(crate) const HOLDS: Table = table("holds", &["run", "object"], 2);
-pub(crate) const CONTENTS: Table = table("contents", &["object"], 2);
-pub(crate) const GONE: Table = table("gone", &["number"], 2);
-pub(crate) const LOGS: Table = table("logs", &["run", "time"], 3);
+pub(crate) static META: Table = table("meta", &["name"], 2);
+pub(crate) static NODES: Table = table("nodes", &["id"], 4);
+pub(crate) static RUNS: Table = table("runs", &["id"], 18);
+pub(crate) static TOKENS: Table = table("tokens", &["token"], 4);
+pub(crate) static INSTRUCTIONS: Table = table("instructions", &["run", "name"], 18);
+pub(crate) static REPLIES: Table = table("replies", &["run", "name", "of_nothing"], 17);
+pub(crate) static UNWANTED: Table = table("unwanted", &["run", "root"], 2);
+pub(crate) static ABANDONED: Table = table("abandoned", &["run", "node", "root"], 3);
+pub(crate) static OBJECTS: Table = table("objects", &["id"], 2);
+pub(crate) static HOLDS: Table = table("holds", &["run", "object"], 2);
+pub(crate) static CONTENTS: Table = table("contents", &["object"], 2);
+pub(crate) static GONE: Table = table("gone", &["number"], 2);
+pub(crate) static LOGS: Table = table("logs", &["run", "time"], 3);
 
 const fn table(name: &'static str, key: &'static [&'static str], columns: usize) -> Table {
-    Table { name, key, columns }
+    Table {
+        name,
+        key,
+        columns,
+        insert: OnceLock::new(),
+    }
 }
 
 /// A key that is one number.

@@ -100,14 +100,11 @@ impl Writer {
 
     /// Waits until there is room for one more step.
     pub(crate) async fn admit(&self) -> StoreResult<()> {
-        let mut progress = self.shared.progress.subscribe();
-        loop {
-            progress.borrow_and_update().check()?;
-            if self.shared.queue().bytes < QUEUE_BYTES_MAX {
-                return Ok(());
-            }
-            self.moved(&mut progress).await?;
-        }
+        let has_room = |progress: &Progress| {
+            progress.check()?;
+            Ok(self.shared.queue().bytes < QUEUE_BYTES_MAX)
+        };
+        self.wait(has_room).await
     }
 
     /// Queues a step.
@@ -136,20 +133,13 @@ impl Writer {
 
     /// Waits until the steps up to `position` are written.
     pub(crate) async fn settle(&self, position: Position) -> StoreResult<()> {
-        if self.shared.progress.borrow().written >= position {
-            return Ok(());
-        }
-        let mut progress = self.shared.progress.subscribe();
-        loop {
-            {
-                let progress = progress.borrow_and_update();
-                if progress.written >= position {
-                    return Ok(());
-                }
-                progress.check()?;
+        let is_written = |progress: &Progress| {
+            if progress.written >= position {
+                return Ok(true);
             }
-            self.moved(&mut progress).await?;
-        }
+            progress.check().map(|()| false)
+        };
+        self.wait(is_written).await
     }
 
     fn push(&self, queue: &mut Queue, step: Step, bytes: usize) -> Position {
@@ -160,9 +150,17 @@ impl Writer {
         queue.recorded
     }
 
-    async fn moved(&self, progress: &mut watch::Receiver<Progress>) -> StoreResult<()> {
-        let moved = progress.changed().await;
-        moved.map_err(|_| StoreError::Stopped)
+    /// Waits until the thread has come so far, which it mostly has.
+    async fn wait(&self, is_enough: impl Fn(&Progress) -> StoreResult<bool>) -> StoreResult<()> {
+        if is_enough(&self.shared.progress.borrow())? {
+            return Ok(());
+        }
+        let mut progress = self.shared.progress.subscribe();
+        while !is_enough(&progress.borrow_and_update())? {
+            let moved = progress.changed().await;
+            moved.map_err(|_| StoreError::Stopped)?;
+        }
+        Ok(())
     }
 }
 
