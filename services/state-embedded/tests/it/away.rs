@@ -6,7 +6,7 @@ use flwr_state::{Beat, LinkState, Nodes, Runs, Wakeups};
 use flwr_state_embedded::{EmbeddedState, open};
 use tempfile::TempDir;
 
-use crate::world::config;
+use crate::world::{config, copy};
 
 const NODE: NodeId = NodeId(7);
 const RUN: RunId = RunId(9);
@@ -58,6 +58,18 @@ async fn who_was_expected_has_half_a_minute_to_come_back() {
     let state = opened(&folder, at(100.0)).await;
     assert_eq!(state.nodes_online(at(129.0)).await.unwrap(), [NODE]);
     assert_eq!(state.nodes_online(at(131.0)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_lease_that_was_shortened_is_as_short_after_a_kill() {
+    let (folder, left) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let state = begun(&folder).await;
+    // Whoever reads waits for what was written before.
+    state.run(RUN, at(0.0)).await.unwrap();
+    copy(folder.path(), left.path());
+    let state = opened(&left, at(5.0)).await;
+    assert_eq!(phase(&state, at(64.0)).await, Phase::Running);
+    assert_eq!(phase(&state, at(66.0)).await, Phase::Finished);
 }
 
 #[tokio::test]

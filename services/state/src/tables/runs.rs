@@ -134,11 +134,17 @@ impl Runs {
         let Some(row) = self.rows.get(&run) else {
             return Beat::Unknown;
         };
-        if row.lease.is_none() {
+        let Some(former) = row.lease else {
             return Beat::NotAlive(row.run.status.clone());
+        };
+        let end = now.plus(PATIENCE * interval_seconds(interval));
+        self.lease(run, Some(end));
+        if end < former.end {
+            // If this were forgotten, an app that is dead would count as alive for the longer time.
+            self.marks.mark(run);
+        } else {
+            self.marks.mark_later(run);
         }
-        self.lease(run, Some(now.plus(PATIENCE * interval_seconds(interval))));
-        self.marks.mark_later(run);
         Beat::Alive
     }
 
