@@ -164,6 +164,32 @@ pub enum CertError {
         /// ISO 8601.
         since: String,
     },
+    /// A file of more than one certificate where there is one CA.
+    #[error("{} holds one CA, the one in use: there is none to retire", path.display())]
+    NoFormerCa {
+        /// The certificate of the CA.
+        path: std::path::PathBuf,
+    },
+    /// A subject of more than one attribute of a kind, as other programs make them.
+    #[error("the subject of {} cannot be written again as it is: make a new certificate instead", path.display())]
+    Subject {
+        /// The certificate.
+        path: std::path::PathBuf,
+    },
+    /// A directory without certificates.
+    #[error("{} holds no certificate of a server or a client: make one first with `certs server` or `certs client`", dir.display())]
+    NothingToRenew {
+        /// The directory.
+        dir: std::path::PathBuf,
+    },
+    /// Files of different pairs.
+    #[error("the key {} does not fit the certificate {}: give --new-keys to have a new pair made", key.display(), certificate.display())]
+    KeyMismatch {
+        /// The certificate.
+        certificate: std::path::PathBuf,
+        /// The key.
+        key: std::path::PathBuf,
+    },
     /// A directory without a CA.
     #[error("{} holds no CA with its key: make one there first with `certs ca`", dir.display())]
     NoCa {

@@ -20,12 +20,11 @@ use crate::{
 
 /// A certificate that a client shows, with its key. Its `Debug` shows neither.
 pub struct ClientCertificate {
-    chain: Vec<CertificateDer<'static>>,
     certified: Arc<CertifiedKey>,
 }
 
 impl ClientCertificate {
-    /// Reads PEM files. Without a file for the key, the certificate is for the key of `node`. `now_unix` is in Unix
+    /// Reads PEM files. Without a file for the key, the certificate is for the key of `node`, if this is one. `now_unix` is in Unix
     /// seconds.
     ///
     /// # Errors
@@ -34,7 +33,7 @@ impl ClientCertificate {
     pub fn load(
         certificate_path: &Path,
         key_path: Option<&Path>,
-        node: &NodeKeyPair,
+        node: Option<&NodeKeyPair>,
         now_unix: f64,
     ) -> Result<Self, TlsError> {
         let chain = pem_file::read_certificates(certificate_path)?;
@@ -45,10 +44,11 @@ impl ClientCertificate {
         };
         let key: PrivateKeyDer<'static> = match key_path {
             Some(path) => pem_file::read_key(path)?,
-            None if is_for(&chain[0], node) => {
-                pkcs8::write(&node.parts()).ok_or_else(not_of_node)?.into()
+            None => {
+                let node = node.filter(|node| is_for(&chain[0], node));
+                let key = node.and_then(|node| pkcs8::write(&node.parts()));
+                key.ok_or_else(not_of_node)?.into()
             }
-            None => return Err(not_of_node()),
         };
         if let Some(path) = key_path
             && !inspect::key_fits(&chain, key.clone_key())
@@ -58,17 +58,10 @@ impl ClientCertificate {
                 key: path.into(),
             });
         }
-        let certified = CertifiedKey::from_der(chain.clone(), key, &provider())?;
+        let certified = CertifiedKey::from_der(chain, key, &provider())?;
         Ok(Self {
-            chain,
             certified: Arc::new(certified),
         })
-    }
-
-    /// Whether it proves the key of `node` by itself.
-    #[must_use]
-    pub fn is_for(&self, node: &NodeKeyPair) -> bool {
-        is_for(&self.chain[0], node)
     }
 
     /// `config`, showing this certificate to servers that ask for one.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -41,6 +41,55 @@ pub(crate) fn write_all(files: &[NewFile], overwrite: bool) -> Result<Vec<PathBu
         temp.publish(target, overwrite)?;
     }
     Ok(files.iter().map(|file| file.path.clone()).collect())
+}
+
+/// A file that exists, and what is to be in it.
+pub(crate) type NewContents = (PathBuf, Vec<u8>);
+
+/// Gives files that exist other contents; who may read them stays. In place, they also stay the same files, as those
+/// need to be that are mounted one by one into containers; a reader may then see half of a change.
+pub(crate) fn replace_all(files: &[NewContents], in_place: bool) -> Result<(), WriteError> {
+    if in_place {
+        return files
+            .iter()
+            .try_for_each(|(path, contents)| overwrite(path, contents));
+    }
+    let mut staged = Vec::with_capacity(files.len());
+    for (path, contents) in files {
+        let there = path
+            .metadata()
+            .map_err(|source| WriteError::io(path, source))?;
+        let file = NewFile {
+            path: path.clone(),
+            contents: contents.clone(),
+            mode: Mode::Secret(there.permissions().mode() & 0o777),
+        };
+        let one = Staged::write(&file)?;
+        // Only the superuser can, and only where he has to: others own what they may replace.
+        let _as_it_is = chown(&one.0, Some(there.uid()), Some(there.gid()));
+        staged.push((one, path));
+    }
+    for (temp, target) in &staged {
+        // What is behind a link is replaced, not the link.
+        let target = target
+            .canonicalize()
+            .unwrap_or_else(|_| target.to_path_buf());
+        temp.publish(&target, true)?;
+    }
+    Ok(())
+}
+
+/// Never empty in between: what is longer goes last.
+fn overwrite(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
+    let written = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| {
+            file.write_all(contents)?;
+            file.set_len(contents.len() as u64)?;
+            file.sync_all()
+        });
+    written.map_err(|source| WriteError::io(path, source))
 }
 
 /// Why files were not written.

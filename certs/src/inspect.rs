@@ -9,7 +9,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
 };
-use x509_parser::{certificate::X509Certificate, public_key::PublicKey};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, public_key::PublicKey};
 
 use crate::{
     ca::CertError,
@@ -41,6 +41,21 @@ pub struct CertInfo {
     pub serial: String,
     /// Whether it may sign others.
     pub is_ca: bool,
+}
+
+impl CertInfo {
+    /// Of a certificate as DER, if it is one.
+    #[must_use]
+    pub fn of(der: &[u8], now_unix: f64) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(info(der, &certificate, now_unix))
+    }
+
+    /// Whether a client that dials `host` accepts one of its names.
+    #[must_use]
+    pub fn is_valid_for(&self, host: &str) -> bool {
+        chain::is_valid_for(&self.alt_names, host)
+    }
 }
 
 /// Every certificate of a PEM file, in its order; at least one.

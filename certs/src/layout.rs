@@ -5,7 +5,7 @@
 //! written, with the CA's key and the clients in the nested one only. Each step writes all its files or none.
 
 use std::{
-    fmt,
+    fmt, fs,
     ops::RangeInclusive,
     path::{Path, PathBuf},
 };
@@ -174,12 +174,48 @@ pub fn create_client_for(
 /// # Errors
 /// When there is none, or its files are unusable.
 pub fn load_ca(dir: &Path) -> Result<Ca, CertError> {
+    let (certificate, key) = ca_files(dir)?;
+    Ca::load(&certificate, &key)
+}
+
+/// The certificate and key of the CA below `dir`, of either layout.
+pub(crate) fn ca_files(dir: &Path) -> Result<(PathBuf, PathBuf), CertError> {
     let places = [dir.join("ca"), dir.to_owned()];
-    let place = places
+    let mut pairs = places
         .iter()
-        .find(|place| place.join("ca.crt").exists() && place.join("ca.key").exists())
-        .ok_or_else(|| CertError::NoCa { dir: dir.into() })?;
-    Ca::load(&place.join("ca.crt"), &place.join("ca.key"))
+        .map(|place| (place.join("ca.crt"), place.join("ca.key")));
+    pairs
+        .find(|(certificate, key)| certificate.exists() && key.exists())
+        .ok_or_else(|| CertError::NoCa { dir: dir.into() })
+}
+
+/// The certificates of servers that are below `dir`, in either layout.
+#[must_use]
+pub fn server_certificates(dir: &Path) -> Vec<PathBuf> {
+    let names = ["server/server.crt", "server.pem"];
+    let paths = names.map(|name| dir.join(name)).into_iter();
+    paths.filter(|path| path.exists()).collect()
+}
+
+/// The certificates of clients that are below `dir`, in either layout, by number.
+#[must_use]
+pub fn client_certificates(dir: &Path) -> Vec<PathBuf> {
+    let mut found = clients_in(&dir.join("clients"), "crt");
+    found.extend(clients_in(dir, "pem"));
+    found.sort();
+    found.into_iter().map(|(_number, path)| path).collect()
+}
+
+fn clients_in(dir: &Path, extension: &str) -> Vec<(u32, PathBuf)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let stem = name.to_str()?.strip_suffix(extension)?.strip_suffix('.')?;
+            let number = stem.strip_prefix("client")?.parse().ok()?;
+            Some((number, entry.path()))
+        })
+        .collect()
 }
 
 fn pair(certificate_path: PathBuf, pem: &str, leaf: &Leaf, write: &WriteOptions) -> [NewFile; 2] {

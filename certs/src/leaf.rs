@@ -130,16 +130,7 @@ impl Ca {
                 ],
             ),
         };
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "certificate times have four-digit years"
-        )]
-        let not_after = self.not_after as f64;
-        if not_after <= now_unix {
-            return Err(CertError::CaExpired {
-                since: format_iso(not_after),
-            });
-        }
+        self.check_unexpired(now_unix)?;
         let mut params: CertificateParams =
             ca::params(&own_names[0], options.days, now_unix, self.not_after)?;
         params.is_ca = IsCa::ExplicitNoCa;
@@ -156,6 +147,21 @@ impl Ca {
         let certificate = params.signed_by(key, &self.issuer)?;
         self.check(role, certificate.der())?;
         Ok(certificate.pem())
+    }
+
+    /// What an expired CA signs, nobody accepts.
+    pub(crate) fn check_unexpired(&self, now_unix: f64) -> Result<(), CertError> {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "certificate times have four-digit years"
+        )]
+        let not_after = self.not_after as f64;
+        if not_after <= now_unix {
+            return Err(CertError::CaExpired {
+                since: format_iso(not_after),
+            });
+        }
+        Ok(())
     }
 
     /// A CA of other making may have a name that is not written back byte for byte.

@@ -30,7 +30,7 @@ use crate::{
 pub struct ServerTls {
     /// TLS 1.2 and 1.3, ALPN `h2`, no client certificates, session tickets.
     pub config: Arc<ServerConfig>,
-    /// One sentence each: the certificate works, but not for everybody or not for long.
+    /// One sentence each: the certificate works, but not for everybody.
     pub warnings: Vec<String>,
     /// Made from the private key, one way: known to this server alone, and the same after a restart.
     pub restart_secret: [u8; 32],
@@ -54,7 +54,6 @@ impl ServerTls {
         let key = pem_file::read_key(key_path)?;
         let leaf = pem_file::parse(certificate_path, &chain[0])?;
         check_time(certificate_path, &leaf, now_unix)?;
-        let (_, not_after) = inspect::validity(&leaf);
         if !inspect::key_fits(&chain, key.clone_key()) {
             return Err(TlsError::KeyMismatch {
                 certificate: certificate_path.into(),
@@ -62,14 +61,6 @@ impl ServerTls {
             });
         }
         let mut warnings = Vec::new();
-        let days_left = inspect::days_left(&leaf, now_unix);
-        if days_left < WARN_DAYS {
-            warnings.push(format!(
-                "the certificate {} expires on {}, in {days_left} days: make a new one soon",
-                certificate_path.display(),
-                format_iso(not_after)
-            ));
-        }
         if chain::alt_names(&leaf).is_empty() {
             warnings.push(format!(
                 "the certificate {} names no host: clients will refuse it, make one with subject alternative names",
@@ -235,5 +226,3 @@ pub(crate) fn provider() -> CryptoProvider {
 }
 
 pub(crate) const ALPN_H2: &[u8] = b"h2";
-/// Enough to order, make and hand out a new certificate.
-const WARN_DAYS: i64 = 30;

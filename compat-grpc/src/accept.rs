@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_transport::{Drain, Drained};
+use flwr_transport::{Current, Drain, Drained};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -59,7 +59,9 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(5);
 pub(crate) struct Socket {
     tcp: TcpListener,
     pub(crate) addr: SocketAddr,
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) tls: Option<Current<rustls::ServerConfig>>,
+    /// What is offered in TLS (ALPN), if not what the configuration says.
+    offers: Option<Vec<Vec<u8>>>,
     pub(crate) limits: Limits,
     pub(crate) buffers: Buffers,
 }
@@ -79,7 +81,7 @@ impl Socket {
     /// The socket has no address.
     pub(crate) fn new(
         tcp: TcpListener,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        tls: Option<Current<rustls::ServerConfig>>,
         limits: Limits,
         buffers: Buffers,
     ) -> io::Result<Self> {
@@ -87,9 +89,27 @@ impl Socket {
             addr: tcp.local_addr()?,
             tcp,
             tls,
+            offers: None,
             limits,
             buffers,
         })
+    }
+
+    /// The same socket, offering these protocols in TLS.
+    pub(crate) fn offering(mut self, protocols: &[&[u8]]) -> Self {
+        self.offers = Some(protocols.iter().map(|name| name.to_vec()).collect());
+        self
+    }
+
+    /// TLS for a connection that begins now.
+    fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        let tls = self.tls.as_ref()?.load();
+        let Some(offers) = &self.offers else {
+            return Some(tls);
+        };
+        let mut offering = rustls::ServerConfig::clone(&tls);
+        offering.alpn_protocols.clone_from(offers);
+        Some(Arc::new(offering))
     }
 
     /// Serves until the drain is asked and calls under way are finished or the grace is over.
@@ -123,7 +143,7 @@ impl Socket {
             };
             let connection = Accepted {
                 peer: addr,
-                tls: self.tls.clone(),
+                tls: self.tls(),
                 handshake: self.limits.handshake,
                 drain: drain.clone(),
             };

@@ -4,7 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use flwr_transport::{Acceptor, Drain, Drained, Handler, Identity, Peer, Protocol, ServeError};
+use flwr_transport::{
+    Acceptor, Current, Drain, Drained, Handler, Identity, Peer, Protocol, ServeError,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -37,13 +39,14 @@ impl<D> std::fmt::Debug for GrpcListener<D> {
 
 impl<D> GrpcListener<D> {
     /// Takes a bound socket. `buffers` is best shared by all listeners of a process. The TLS
-    /// configuration must offer `h2` (ALPN), or stock clients refuse the connection.
+    /// configuration, which connections that begin later take as it is then, must offer `h2` (ALPN), or stock clients
+    /// refuse the connection.
     ///
     /// # Errors
     /// The socket has no address.
     pub fn new(
         tcp: TcpListener,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        tls: Option<Current<rustls::ServerConfig>>,
         auth: CallerAuth,
         dialect: D,
         limits: Limits,

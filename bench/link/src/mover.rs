@@ -13,7 +13,7 @@ use flwr_certs::ClientTls;
 use flwr_compat_grpc::client::Settings;
 use flwr_compat_grpc::f1::ask::FleetAsker;
 use flwr_compat_grpc::{Credentials, GrpcConnector};
-use flwr_transport::{Connector as _, DynCaller};
+use flwr_transport::{Connector as _, Current, DynCaller};
 use flwr_transport_quic::tuning::Congestion;
 use flwr_transport_quic::{Connector, Target, Tuning};
 use futures_util::stream::{StreamExt, TryStreamExt, iter};
@@ -102,7 +102,7 @@ pub(crate) struct Way {
 }
 
 enum Carrier {
-    Quic(Connector<Fleet>),
+    Quic(Box<Connector<Fleet>>),
     Grpc(GrpcConnector<FleetAsker>),
     Tls {
         server: SocketAddr,
@@ -127,7 +127,8 @@ impl Way {
             Transport::Quic => {
                 let tuning = transport::with(Tuning::connecting(), choices.congestion);
                 let target = Target { host, port };
-                Carrier::Quic(Connector::new(target, &tls.config(), &tuning)?)
+                let connector = Connector::new(target, tls.config(), &tuning)?;
+                Carrier::Quic(Box::new(connector))
             }
             Transport::Grpc => {
                 let credentials = Credentials::none();
@@ -136,7 +137,8 @@ impl Way {
                     settings.stream_window_bytes = DEFAULT_CLIENT_WINDOWS.stream;
                     settings.connection_window_bytes = DEFAULT_CLIENT_WINDOWS.connection;
                 }
-                let connector = GrpcConnector::new(host, port, Some(tls), credentials, FleetAsker);
+                let tls = Some(Current::new(tls));
+                let connector = GrpcConnector::new(host, port, tls, credentials, FleetAsker);
                 Carrier::Grpc(connector.with_settings(settings))
             }
             Transport::Tls => Carrier::Tls {

@@ -100,7 +100,7 @@ async fn begin(options: &Options, moved: &Arc<Moved>) -> Result<(SocketAddr, Ser
                 tuning: transport::with(Tuning::accepting(), options.congestion),
                 ..QuicOptions::default()
             };
-            let acceptor = Acceptor::new(udp::bind(options.listen)?, &tls, quic)?;
+            let acceptor = Acceptor::new(udp::bind(options.listen)?, tls, quic)?;
             let address = acceptor.local_addr();
             let serving = async move { Ok(acceptor.serve(handler, drain).await.map(drop)?) };
             (address, tokio::spawn(serving))
@@ -116,8 +116,8 @@ async fn begin(options: &Options, moved: &Arc<Moved>) -> Result<(SocketAddr, Ser
                 limits.connection_window_bytes = DEFAULT_SERVER_WINDOWS.connection;
             }
             let buffers = Buffers::new(KEPT_BUFFER_BYTES);
-            let listener =
-                GrpcListener::new(tcp, Some(tls), CallerAuth::none(), dialect, limits, buffers)?;
+            let (tls, auth) = (Some(tls.into()), CallerAuth::none());
+            let listener = GrpcListener::new(tcp, tls, auth, dialect, limits, buffers)?;
             let address = listener.local_addr();
             let serving = async move { Ok(listener.serve(handler, drain).await.map(drop)?) };
             (address, tokio::spawn(serving))

@@ -11,6 +11,7 @@ mod client_tls;
 mod join_secret;
 mod key_files;
 mod key_list;
+mod renew;
 mod tls;
 
 /// 2025-09-15T08:30:00.25Z

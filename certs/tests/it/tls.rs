@@ -162,7 +162,7 @@ fn every_key_format() {
         // openssl knows no other time than now.
         let now = flwr_certs::show(&dir.join(&certificate), NOW).unwrap()[0].not_before + 60.0;
         let own = load(dir, [&certificate, &certificate, &key], now).unwrap();
-        assert_eq!(own.warnings.len(), 1, "it expires soon: {:?}", own.warnings);
+        assert_eq!(own.warnings, Vec::<String>::new());
         let foreign = load(dir, ["ca.crt", &certificate, &key], now).unwrap();
         assert!(
             foreign
@@ -253,7 +253,6 @@ fn warnings() {
         NOW,
         "is not signed by the CA",
     );
-    check([ca, certificate, key], NOW + 800.0 * DAY, "in 24 days");
     let bundle = ["other/ca.crt", ca].map(|file| fs::read_to_string(dir.join(file)).unwrap());
     fs::write(dir.join("bundle"), bundle.concat()).unwrap();
     let both = load(dir, ["bundle", certificate, key], NOW).unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flwr_certs::{ClientTls, HandshakeError};
-use flwr_transport::{ConnectError, Connector, Identity, Peer, Protocol};
+use flwr_transport::{ConnectError, Connector, Current, Identity, Peer, Protocol};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,11 +28,11 @@ pub struct GrpcConnector<A> {
 
 impl<A> GrpcConnector<A> {
     /// Connects to `host`, a name or an IP address (IPv6 without brackets), in plain text if there is no `tls`. The
-    /// name is resolved anew for each connection.
+    /// name is resolved anew for each connection, and TLS is what it is then.
     pub fn new(
         host: impl Into<String>,
         port: u16,
-        tls: Option<ClientTls>,
+        tls: Option<Current<ClientTls>>,
         credentials: Credentials,
         asking: A,
     ) -> Self {
@@ -107,7 +107,8 @@ impl<P: Protocol, A: Asking<P>> Connector<P> for GrpcConnector<A> {
         let requests = match &endpoint.tls {
             None => Box::pin(self.http2(tcp, &connection)).await?,
             Some(tls) => {
-                let stream = Box::pin(endpoint.handshake(tls, tls.config(), tcp)).await?;
+                let tls = tls.load();
+                let stream = Box::pin(endpoint.handshake(&tls, tls.config(), tcp)).await?;
                 if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                     return Err(endpoint.failed(false, HandshakeError::NoHttp2));
                 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flwr_certs::{ClientTls, HandshakeError};
-use flwr_transport::ConnectError;
+use flwr_transport::{ConnectError, Current};
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -57,12 +57,12 @@ pub(super) struct Target {
 pub(super) struct Endpoint {
     host: String,
     port: u16,
-    pub(super) tls: Option<ClientTls>,
+    pub(super) tls: Option<Current<ClientTls>>,
     pub(super) settings: Settings,
 }
 
 impl Endpoint {
-    pub(super) fn new(host: impl Into<String>, port: u16, tls: Option<ClientTls>) -> Self {
+    pub(super) fn new(host: impl Into<String>, port: u16, tls: Option<Current<ClientTls>>) -> Self {
         Self {
             host: host.into(),
             port,

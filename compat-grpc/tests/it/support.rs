@@ -17,8 +17,8 @@ use flwr_compat_grpc::{
     Buffers, CallerAuth, Credentials, Dialect, GrpcCaller, GrpcConnector, GrpcListener, Limits,
 };
 use flwr_transport::{
-    Acceptor, Body, Call, Connector, Context, Drain, Drained, Handler, Protocol, Reply, ServeError,
-    Status,
+    Acceptor, Body, Call, Connector, Context, Current, Drain, Drained, Handler, Protocol, Reply,
+    ServeError, Status,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -109,6 +109,7 @@ where
     let tcp = TcpListener::bind(addr).await.unwrap();
     let (limits, buffers) = (Limits::default(), Buffers::new(64 << 20));
     let Over { tls, auth } = over;
+    let tls = tls.map(Into::into);
     let listener = GrpcListener::new(tcp, tls, auth, dialect, limits, buffers).unwrap();
     let drain = Drain::new();
     let addr = listener.local_addr();
@@ -128,6 +129,7 @@ pub(crate) async fn serve_rest<H: Handler<Fleet>>(
 ) -> Server {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (limits, buffers) = (Limits::default(), Buffers::new(64 << 20));
+    let tls = tls.map(Into::into);
     let listener = RestListener::new(tcp, tls, dialect, limits, buffers).unwrap();
     let drain = Drain::new();
     let addr = listener.local_addr();
@@ -149,6 +151,7 @@ pub(crate) fn connector_with<A>(
     credentials: Credentials,
     asking: A,
 ) -> GrpcConnector<A> {
+    let tls = tls.map(Current::new);
     GrpcConnector::new(addr.ip().to_string(), addr.port(), tls, credentials, asking)
 }
 

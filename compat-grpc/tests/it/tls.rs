@@ -12,7 +12,7 @@ use flwr_compat_grpc::f1::FleetF1;
 use flwr_compat_grpc::f1::ask::FleetAsker;
 use flwr_compat_grpc::{Credentials, GrpcConnector, Holds};
 use flwr_state::{Clock, SystemClock};
-use flwr_transport::{Caller, ConnectError, Connector};
+use flwr_transport::{Caller, ConnectError, Connector, Current};
 
 use crate::support::{Over, Scripted, Server, fleet_call, serve, soon};
 
@@ -49,7 +49,7 @@ fn connector(host: &str, server: &Server, tls: Option<ClientTls>) -> GrpcConnect
     GrpcConnector::new(
         host,
         server.addr.port(),
-        tls,
+        tls.map(Current::new),
         Credentials::none(),
         FleetAsker,
     )

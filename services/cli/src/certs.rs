@@ -1,4 +1,4 @@
-//! `flwr-quic certs`: the certificates of a federation, made, checked and shown.
+//! `flwr-quic certs`: the certificates of a federation, made, renewed, checked and shown.
 
 use std::{
     fmt::Write as _,
@@ -8,8 +8,9 @@ use std::{
 };
 
 use flwr_certs::{
-    CaOptions, CertInfo, LeafOptions, NodePublicKey, WriteOptions, create_ca, create_client_for,
-    create_clients, create_server, format_iso, show, verify,
+    CaOptions, CertInfo, LeafOptions, NodePublicKey, WriteOptions, client_certificates, create_ca,
+    create_client_for, create_clients, create_server, format_iso, server_certificates, show,
+    verify,
 };
 use flwr_state::{Clock as _, SystemClock};
 
@@ -18,6 +19,8 @@ use crate::{
     exit::{Exit, sentence},
     output::shell,
 };
+
+mod renew;
 
 /// Does what was asked, and gives what to print.
 ///
@@ -28,6 +31,7 @@ pub(crate) fn run(command: &Command) -> Result<String, Exit> {
     match command {
         Command::Ca(ca) => make_ca(ca, now_unix),
         Command::Client(client) => make_client(client, now_unix),
+        Command::Renew(renewing) => renew::run(renewing, now_unix),
         Command::Server(server) => make_server(server, now_unix),
         Command::Show(files) => show_files(files, now_unix),
         Command::Verify(what) if what.ca.is_some() => verify_files(what, now_unix),
@@ -40,6 +44,12 @@ fn make_ca(ca: &Ca, now_unix: f64) -> Result<String, Exit> {
         common_name: ca.name.clone(),
         ..CaOptions::default()
     };
+    if ca.rollover {
+        return renew::next_ca(ca, &options, now_unix);
+    }
+    if ca.retire {
+        return renew::retire(ca);
+    }
     let written = create_ca(&ca.place.dir, &options, &write_options(&ca.place), now_unix)
         .map_err(|error| Exit::because(&error))?;
     Ok(format!(
@@ -143,48 +153,18 @@ fn verify_dir(what: &Verify, now_unix: f64) -> Result<String, Exit> {
     if ca != flat_ca && flat_ca.exists() {
         report.check(&ca, &flat_ca, None, None, now_unix);
     }
-    for certificate in ["server/server.crt", "server.pem"].map(|name| dir.join(name)) {
-        if certificate.exists() {
-            let key = certificate.with_extension("key");
-            report.check(
-                &ca,
-                &certificate,
-                Some(&key),
-                what.host.as_deref(),
-                now_unix,
-            );
-        }
+    for certificate in server_certificates(dir) {
+        let key = certificate.with_extension("key");
+        let host = what.host.as_deref();
+        report.check(&ca, &certificate, Some(&key), host, now_unix);
     }
-    for certificate in clients(dir) {
+    for certificate in client_certificates(dir) {
         let key = certificate.with_extension("key");
         // A node's own key is elsewhere.
         let key = Some(key).filter(|path| path.exists());
         report.check(&ca, &certificate, key.as_deref(), None, now_unix);
     }
     report.finish()
-}
-
-/// The certificates of clients below a directory, by name.
-fn clients(dir: &Path) -> Vec<PathBuf> {
-    let listed = |dir: &Path, extension: &str| -> Vec<PathBuf> {
-        let entries = fs::read_dir(dir)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path());
-        entries
-            .filter(|path| path.extension().is_some_and(|found| found == extension))
-            .filter(|path| {
-                path.file_stem()
-                    .and_then(|stem| stem.to_str()?.strip_prefix("client")?.parse::<u32>().ok())
-                    .is_some()
-            })
-            .collect()
-    };
-    let mut found = listed(&dir.join("clients"), "crt");
-    found.extend(listed(dir, "pem"));
-    found.sort();
-    found
 }
 
 /// What a verification found, file by file.

@@ -31,6 +31,7 @@ mod listen;
 mod log_line;
 mod metrics;
 mod output;
+mod renewal;
 mod signals;
 mod state;
 mod telemetry;
@@ -83,7 +84,7 @@ fn daemon(
     }
 }
 
-fn block_on(role: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
+fn block_on<T>(role: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
     if rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .is_err()

@@ -4,7 +4,7 @@
 //! This crate defines calls ([`Call`], [`Reply`], [`Body`], [`Status`]), who makes and answers
 //! them ([`Caller`], [`Handler`]) and who carries them ([`Connector`], [`Acceptor`]), and holds the
 //! in-process transport ([`memory`]) that tests run on. [`redial`] keeps a connection over any
-//! transport, [`Counted`] counts the calls of any. It knows nothing of Flower, and services written against it never learn which
+//! transport, [`Counted`] counts the calls of any, [`Current`] is what can be replaced while it is used. It knows nothing of Flower, and services written against it never learn which
 //! transport carries them.
 //!
 //! Start with [`call`], then [`serve`].
@@ -14,6 +14,7 @@ pub mod call;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod counted;
+mod current;
 pub mod drain;
 pub mod memory;
 pub mod metrics;
@@ -27,6 +28,7 @@ pub mod status;
 pub use body::{Body, BodyError};
 pub use call::{Call, EventStream, Protocol, Reply, Request, Tail, Wire};
 pub use counted::Counted;
+pub use current::Current;
 pub use drain::{Drain, DrainGuard};
 pub use peer::{AccountId, Bearer, Identity, Peer, PublicKey};
 pub use prefer::Prefer;

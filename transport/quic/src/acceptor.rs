@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use flwr_transport::{Drain, Drained, Handler, Protocol, ServeError};
-use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, EndpointConfig, ServerConfig};
+use flwr_transport::{Current, Drain, Drained, Handler, Protocol, ServeError};
+use quinn::{Endpoint, EndpointConfig};
 use quinn_proto::HashedConnectionIdGenerator;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -18,46 +17,40 @@ use tokio::time::timeout;
 use crate::code::CLOSED;
 use crate::connection::Serving;
 use crate::options::Options;
-use crate::tuning::{MTU_ETHERNET, MTU_JUMBO};
-use crate::{ALPN, sessions, udp, windows};
+use crate::served::Served;
+use crate::tuning::MTU_JUMBO;
+use crate::{udp, windows};
 
 /// Serves one address.
 pub struct Acceptor<P: Protocol> {
     endpoint: Endpoint,
     addr: SocketAddr,
     options: Options,
-    config: ServerConfig,
+    served: Served,
     _protocol: PhantomData<fn() -> P>,
 }
 
 impl<P: Protocol> Acceptor<P> {
-    /// Listens on `socket`. Needs a tokio runtime.
+    /// Listens on `socket`. Connections that begin later take TLS as it is then. Needs a tokio runtime.
     ///
     /// # Errors
     /// When the socket cannot be used, or `tls` does not allow for TLS 1.3 with AES-128-GCM, which
     /// QUIC begins with.
     pub fn new(
         socket: UdpSocket,
-        tls: &rustls::ServerConfig,
+        tls: impl Into<Current<rustls::ServerConfig>>,
         options: Options,
     ) -> io::Result<Self> {
-        let mut tls = tls.clone();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        sessions::kept_by(&mut tls);
-        let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
-        let mut config = ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::new(
-            windows::least(&options.tuning).transport(MTU_ETHERNET),
-        ));
+        let served = Served::new(tls.into(), windows::least(&options.tuning))?;
         let addr = socket.local_addr()?;
         let ids = endpoint_config(options.restart_secret.as_ref(), addr);
-        let (endpoint, socket) = udp::endpoint(ids, Some(config.clone()), socket)?;
+        let (endpoint, socket) = udp::endpoint(ids, Some(served.first()), socket)?;
         socket.log(addr, options.tuning.congestion, MTU_JUMBO);
         Ok(Self {
             endpoint,
             addr,
             options,
-            config,
+            served,
             _protocol: PhantomData,
         })
     }
@@ -76,20 +69,21 @@ impl<P: Protocol> flwr_transport::Acceptor<P> for Acceptor<P> {
     ) -> Result<Drained, ServeError> {
         // Those who are connected learn at once that nobody is here any more.
         let closing = CloseOnDrop(self.endpoint.clone());
-        let serving = Serving::new(
-            handler,
-            drain.clone(),
-            self.options.clone(),
-            self.config.clone(),
-        );
-        let serving = Arc::new(serving);
+        let Self {
+            endpoint,
+            options,
+            served,
+            ..
+        } = self;
+        let grace = options.grace;
+        let serving = Arc::new(Serving::new(handler, drain.clone(), options, served));
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 biased;
                 () = drain.requested() => break,
                 Some(_) = connections.join_next() => {}
-                incoming = self.endpoint.accept() => {
+                incoming = endpoint.accept() => {
                     // The endpoint is ours, and nobody closes it.
                     let Some(incoming) = incoming else { break };
                     if let Some(admitted) = serving.screen(incoming, connections.len()) {
@@ -98,30 +92,33 @@ impl<P: Protocol> flwr_transport::Acceptor<P> for Acceptor<P> {
                 }
             }
         }
-        let cut = self.finish(&serving, &mut connections).await;
+        let cut = finish(&endpoint, grace, &serving, &mut connections).await;
         connections.shutdown().await;
         drop(closing);
         // What the last connections are told is sent again until they know, or for this long.
-        let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;
+        let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
         Ok(Drained { cut })
     }
 }
 
-impl<P: Protocol> Acceptor<P> {
-    /// Refuses who comes and waits for what is there; returns how many calls have to be cut.
-    async fn finish<H>(&self, serving: &Serving<H>, connections: &mut JoinSet<()>) -> usize {
-        let grace = tokio::time::sleep(self.options.grace);
-        tokio::pin!(grace);
-        while !connections.is_empty() {
-            tokio::select! {
-                biased;
-                Some(_) = connections.join_next() => {}
-                () = &mut grace => break,
-                Some(late) = self.endpoint.accept() => late.refuse(),
-            }
+/// Refuses who comes and waits for what is there; returns how many calls have to be cut.
+async fn finish<H>(
+    endpoint: &Endpoint,
+    grace: Duration,
+    serving: &Serving<H>,
+    connections: &mut JoinSet<()>,
+) -> usize {
+    let grace = tokio::time::sleep(grace);
+    tokio::pin!(grace);
+    while !connections.is_empty() {
+        tokio::select! {
+            biased;
+            Some(_) = connections.join_next() => {}
+            () = &mut grace => break,
+            Some(late) = endpoint.accept() => late.refuse(),
         }
-        serving.under_way()
     }
+    serving.under_way()
 }
 
 /// Connection ids and reset tokens that are the same after a restart, and others at each address: one

@@ -1,7 +1,7 @@
 //! One connection at the end that accepts: from its first packet to its end.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flwr_transport::{Drain, Handler, Presence, Protocol};
 use metrics::counter;
-use quinn::{Connection, Incoming, ServerConfig, VarInt};
+use quinn::{Connection, Incoming, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -24,9 +24,9 @@ use crate::links::Watched;
 use crate::metrics::{ADDRESS_PROOFS, Refusal};
 use crate::options::Options;
 use crate::refusals::{self, Refusals};
-use crate::tuning::{CALLS_AT_FIRST, MTU_JUMBO};
-use crate::windows::{self, Windows};
-use crate::{Tuning, udp};
+use crate::served::Served;
+use crate::tuning::CALLS_AT_FIRST;
+use crate::windows::Windows;
 
 /// What all connections of one acceptor have in common.
 pub(crate) struct Serving<H> {
@@ -38,11 +38,7 @@ pub(crate) struct Serving<H> {
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
     budget: Arc<Budget>,
     options: Options,
-    /// The options' tuning as connections begin with it.
-    at_first: Tuning,
-    config: Arc<ServerConfig>,
-    /// For links with large frames.
-    jumbo: Arc<ServerConfig>,
+    served: Served,
 }
 
 /// A connection that there is room for.
@@ -52,17 +48,8 @@ pub(crate) struct Admitted {
 }
 
 impl<H> Serving<H> {
-    pub(crate) fn new(
-        handler: Arc<H>,
-        drain: Drain,
-        options: Options,
-        config: ServerConfig,
-    ) -> Self {
-        let at_first = windows::least(&options.tuning);
-        let mut jumbo = config.clone();
-        jumbo.transport_config(Arc::new(at_first.transport(MTU_JUMBO)));
+    pub(crate) fn new(handler: Arc<H>, drain: Drain, options: Options, served: Served) -> Self {
         Self {
-            jumbo: Arc::new(jumbo),
             handler,
             drain,
             under_way: Arc::default(),
@@ -70,8 +57,7 @@ impl<H> Serving<H> {
             addresses: Arc::default(),
             budget: Arc::new(Budget::new(options.memory_max)),
             options,
-            at_first,
-            config: Arc::new(config),
+            served,
         }
     }
 
@@ -119,27 +105,13 @@ impl<H> Serving<H> {
         let address = incoming.remote_address();
         let counted = Counted::new(&self.handshakes);
         let by = Instant::now() + GREETING_TIME_MAX;
-        let greeting = greet::<P>(&self.options, incoming, self.config(address));
+        let greeting = greet::<P>(&self.options, incoming, self.served.config(address));
         match timeout_at(by, greeting).await {
             Ok(Ok(greeted)) => self.calls::<P>(greeted, by, counted).await,
             Ok(Err((refusal, why))) => refusals::connection(refusal, address, &why),
             Err(_elapsed) => {
                 refusals::connection(Refusal::TooSlow, address, "it took too long to begin");
             }
-        }
-    }
-
-    /// What a connection with `peer` is run with.
-    fn config(&self, peer: SocketAddr) -> Arc<ServerConfig> {
-        let mtu = udp::mtu(peer);
-        match self.at_first.traced(peer, mtu) {
-            Some(traced) => {
-                let mut config = ServerConfig::clone(&self.config);
-                config.transport_config(traced);
-                Arc::new(config)
-            }
-            None if mtu == MTU_JUMBO => Arc::clone(&self.jumbo),
-            None => Arc::clone(&self.config),
         }
     }
 

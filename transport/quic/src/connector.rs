@@ -3,10 +3,10 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flwr_transport::{Bearer, ConnectError, Identity, Peer, Protocol};
+use flwr_transport::{Bearer, ConnectError, Current, Identity, Peer, Protocol};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, ConnectionError, Endpoint, EndpointConfig};
 use tokio::net::lookup_host;
@@ -29,7 +29,8 @@ pub struct Target {
 /// there before the other end has answered: whether anybody is, its first call tells.
 pub struct Connector<P: Protocol> {
     target: Target,
-    config: ClientConfig,
+    tls: Current<rustls::ClientConfig>,
+    made: Mutex<Made>,
     pub(crate) hello: Hello<'static>,
     tuning: Tuning,
     explain: Explain,
@@ -37,26 +38,30 @@ pub struct Connector<P: Protocol> {
     _protocol: PhantomData<fn() -> P>,
 }
 
+/// What was made of one TLS; sessions begin anew with another.
+struct Made {
+    of: Arc<rustls::ClientConfig>,
+    config: ClientConfig,
+}
+
 /// Says what a failed handshake means, from the alert of TLS (RFC 8446, section 6) and what was wrong.
 pub(crate) type Explain = Arc<dyn Fn(u8, &str) -> ConnectError + Send + Sync>;
 
 impl<P: Protocol> Connector<P> {
-    /// A connector that trusts whom `tls` trusts, and shows what `tls` has to show.
+    /// A connector that trusts whom `tls` trusts, and shows what `tls` has to show, each time as it is then.
     ///
     /// # Errors
     /// When `tls` does not allow for TLS 1.3 with AES-128-GCM, which QUIC begins with.
     pub fn new(
         target: Target,
-        tls: &rustls::ClientConfig,
+        tls: impl Into<Current<rustls::ClientConfig>>,
         tuning: &Tuning,
     ) -> Result<Self, ConnectError> {
-        let mut tls = tls.clone();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        sessions::used_by(&mut tls);
-        let tls = QuicClientConfig::try_from(tls).map_err(|error| refused(error.to_string()))?;
+        let tls = tls.into();
         Ok(Self {
             target,
-            config: ClientConfig::new(Arc::new(tls)),
+            made: Mutex::new(Made::new(tls.load())?),
+            tls,
             hello: Hello::of::<P>(tuning.head_bytes_max, None),
             tuning: tuning.clone(),
             explain: Arc::new(|_, why| refused(format!("the TLS handshake failed: {why}"))),
@@ -82,11 +87,20 @@ impl<P: Protocol> Connector<P> {
         self
     }
 
+    fn config(&self) -> Result<ClientConfig, ConnectError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.tls.load();
+        if !Arc::ptr_eq(&now, &made.of) {
+            *made = Made::new(now)?;
+        }
+        Ok(made.config.clone())
+    }
+
     async fn try_address(&self, address: SocketAddr) -> Result<Caller<P>, ConnectError> {
         let (endpoint, socket) = client_endpoint(address).map_err(|error| {
             unreachable(format!("no UDP socket to reach {address} with: {error}"))
         })?;
-        let (mut config, mtu) = (self.config.clone(), udp::mtu(address));
+        let (mut config, mtu) = (self.config()?, udp::mtu(address));
         let traced = self.tuning.traced(address, mtu);
         config.transport_config(traced.unwrap_or_else(|| Arc::new(self.tuning.transport(mtu))));
         let connecting = endpoint
@@ -136,6 +150,17 @@ impl<P: Protocol> Connector<P> {
             Some((alert, why)) => (self.explain)(alert, &why),
             None => unreachable(format!("no connection to {address}: {error}")),
         }
+    }
+}
+
+impl Made {
+    fn new(of: Arc<rustls::ClientConfig>) -> Result<Self, ConnectError> {
+        let mut tls = rustls::ClientConfig::clone(&of);
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        sessions::used_by(&mut tls);
+        let tls = QuicClientConfig::try_from(tls).map_err(|error| refused(error.to_string()))?;
+        let config = ClientConfig::new(Arc::new(tls));
+        Ok(Self { of, config })
     }
 }
 

@@ -5,7 +5,7 @@
 //! [`Acceptor`] are the two ends; `calling.rs` and `answering.rs` see one call through.
 //!
 //! TLS comes ready made: this crate adds the ALPN and leaves trust to whoever makes the
-//! configurations. What a client certificate proves, [`Options::identify`] says.
+//! configurations, which can be replaced: connections that begin later take what is there then. What a client certificate proves, [`Options::identify`] says.
 
 mod acceptor;
 mod answering;
@@ -29,6 +29,7 @@ mod proof;
 mod pulse;
 mod qlog;
 mod refusals;
+mod served;
 mod sessions;
 mod stream;
 pub mod tuning;

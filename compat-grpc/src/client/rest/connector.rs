@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use flwr_certs::ClientTls;
-use flwr_transport::{ConnectError, Connector, Identity, Peer, Protocol};
+use flwr_transport::{ConnectError, Connector, Current, Identity, Peer, Protocol};
 
 use super::caller::RestCaller;
 use super::lines::Lines;
@@ -21,8 +21,13 @@ pub struct RestConnector<A> {
 
 impl<A> RestConnector<A> {
     /// Connects to `host`, a name or an IP address (IPv6 without brackets), in plain text if there is no `tls`. The
-    /// name is resolved anew for each connection.
-    pub fn new(host: impl Into<String>, port: u16, tls: Option<ClientTls>, asking: A) -> Self {
+    /// name is resolved anew for each connection, and TLS is what it is then.
+    pub fn new(
+        host: impl Into<String>,
+        port: u16,
+        tls: Option<Current<ClientTls>>,
+        asking: A,
+    ) -> Self {
         Self {
             endpoint: Arc::new(Endpoint::new(host, port, tls)),
             asking: Arc::new(asking),

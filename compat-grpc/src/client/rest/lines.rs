@@ -87,10 +87,11 @@ impl Lines {
         let line = match &endpoint.tls {
             None => self.http1(tcp).await?,
             Some(tls) => {
+                let tls = tls.load();
                 let mut config = (*tls.config()).clone();
                 config.alpn_protocols = vec![b"http/1.1".to_vec()];
                 let config = Arc::new(config);
-                let stream = Box::pin(endpoint.handshake(tls, config, tcp)).await?;
+                let stream = Box::pin(endpoint.handshake(&tls, config, tcp)).await?;
                 self.http1(stream).await?
             }
         };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flwr_api::fleet::Fleet;
-use flwr_transport::{Acceptor, Drain, Drained, Handler, Identity, Peer, ServeError};
+use flwr_transport::{Acceptor, Current, Drain, Drained, Handler, Identity, Peer, ServeError};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -52,18 +52,14 @@ impl RestListener {
     /// The socket has no address.
     pub fn new(
         tcp: TcpListener,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        tls: Option<Current<rustls::ServerConfig>>,
         dialect: FleetF1,
         limits: Limits,
         buffers: Buffers,
     ) -> io::Result<Self> {
-        let tls = tls.map(|tls| {
-            let mut tls = (*tls).clone();
-            tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            Arc::new(tls)
-        });
+        let socket = Socket::new(tcp, tls, limits, buffers)?;
         Ok(Self {
-            socket: Socket::new(tcp, tls, limits, buffers)?,
+            socket: socket.offering(&[b"h2", b"http/1.1"]),
             dialect,
         })
     }

@@ -21,6 +21,10 @@ pub(crate) struct AppIoOptions {
     #[arg(long, value_name = "FILE", help_heading = OURS)]
     appio_ssl_ca_certfile: Option<OsString>,
 
+    /// Let only SuperExecs in that also show a certificate that this CA signed: a PEM file
+    #[arg(long, value_name = "FILE", help_heading = OURS)]
+    appio_ssl_client_ca_certfile: Option<OsString>,
+
     /// The secret that SuperExecs prove themselves with; `flwr-quic keys join-secret` makes one
     #[arg(long, value_name = "FILE", help_heading = OURS)]
     appio_join_secret_file: Option<OsString>,
@@ -39,6 +43,11 @@ impl AppIoOptions {
             &self.appio_ssl_keyfile,
         ]
         .map(|flag| given(flag.as_deref()).map(PathBuf::from))
+    }
+
+    /// The CA of the certificates that SuperExecs have to show.
+    pub(crate) fn client_ca(&self) -> Option<PathBuf> {
+        given(self.appio_ssl_client_ca_certfile.as_deref()).map(PathBuf::from)
     }
 
     /// The file of the join secret.

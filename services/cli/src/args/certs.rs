@@ -13,6 +13,8 @@ pub(crate) enum Command {
     Server(Server),
     /// Make the certificate of client N, signed by the certificate authority
     Client(Client),
+    /// Make certificates of the SuperLink and of clients anew, with the same names and keys, before they expire
+    Renew(Renew),
     /// Check that certificates are valid, belong together and fit their keys
     Verify(Verify),
     /// Show what certificate files hold
@@ -26,6 +28,32 @@ pub(crate) struct Ca {
     /// The name of the certificate authority
     #[arg(long, value_name = "CN", default_value = "Flower federation CA")]
     pub(crate) name: String,
+    /// Make the CA after the one that is there: it signs from now on, and ca.crt holds both
+    #[arg(long, conflicts_with = "force")]
+    pub(crate) rollover: bool,
+    /// Take the CAs before the one that signs out of ca.crt
+    #[arg(long, conflicts_with_all = ["force", "rollover"])]
+    pub(crate) retire: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Renew {
+    /// The directory of the certificates
+    #[arg(long, value_name = "DIR", default_value = "certificates")]
+    pub(crate) dir: PathBuf,
+    /// Renew all, not only what expires soon or was signed by a former CA
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// How many days before it expires a certificate is due
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub(crate) within: u32,
+    /// Make new keys as well
+    #[arg(long)]
+    pub(crate) new_keys: bool,
+    /// Write into the files that are there instead of replacing them, for files that are mounted one by one into
+    /// containers
+    #[arg(long)]
+    pub(crate) in_place: bool,
 }
 
 #[derive(Args, Debug)]

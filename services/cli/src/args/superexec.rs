@@ -1,12 +1,15 @@
 //! `flwr-quic superexec`: every flag of `flower-superexec`, and a few of our own.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 use flwr_superexec::Kind;
 
 use super::{
-    OURS, metrics::MetricsOptions, quic::QuicOptions, superlink::LogFormat,
+    OURS, given, metrics::MetricsOptions, quic::QuicOptions, superlink::LogFormat,
     supernode::ClientTransport,
 };
 
@@ -28,6 +31,14 @@ pub(crate) struct SuperExecOptions {
     /// The certificate of the CA that the daemon's certificate is signed with: a PEM file [default: the system's CAs]
     #[arg(long, value_name = "FILE", help_heading = OURS)]
     pub(crate) root_certificates: Option<OsString>,
+
+    /// A certificate that a CA of the daemon's --appio-ssl-client-ca-certfile signed, for this SuperExec: a PEM file
+    #[arg(long, value_name = "FILE", help_heading = OURS)]
+    ssl_client_certfile: Option<OsString>,
+
+    /// The private key of that certificate: a PEM file
+    #[arg(long, value_name = "FILE", help_heading = OURS)]
+    ssl_client_keyfile: Option<OsString>,
 
     /// Where apps are installed [default: Flower's home directory, which is $FLWR_HOME, or $XDG_DATA_HOME/.flwr, or
     /// $HOME/.flwr]
@@ -70,6 +81,14 @@ pub(crate) struct SuperExecOptions {
     /// How log lines are written to stderr
     #[arg(long, value_enum, default_value_t = LogFormat::Human, help_heading = OURS)]
     pub(crate) log_format: LogFormat,
+}
+
+impl SuperExecOptions {
+    /// The certificate that is shown to the daemon and its key, as far as given.
+    pub(crate) fn client_certificate(&self) -> [Option<&Path>; 2] {
+        [&self.ssl_client_certfile, &self.ssl_client_keyfile]
+            .map(|flag| given(flag.as_deref()).map(Path::new))
+    }
 }
 
 /// What a SuperExec launches.

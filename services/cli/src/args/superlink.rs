@@ -47,6 +47,10 @@ pub(crate) struct SuperLinkOptions {
     #[arg(long, value_name = "FILE", help_heading = OURS, env = "FLWR_QUIC_SSL_CLIENT_CA_CERTFILE")]
     ssl_client_ca_certfile: Option<OsString>,
 
+    /// Let only users in that show a certificate that this CA signed: a PEM file. Stock `flwr` cannot show one
+    #[arg(long, value_name = "FILE", help_heading = OURS, env = "FLWR_QUIC_CONTROL_SSL_CLIENT_CA_CERTFILE")]
+    control_ssl_client_ca_certfile: Option<OsString>,
+
     /// Who starts the processes that run ServerApps
     #[arg(long, value_enum, default_value_t = Isolation::Subprocess, hide_possible_values = true,
           help = "Who starts ServerApp processes: `subprocess`, this SuperLink does; `process`, you do, with \
@@ -288,6 +292,11 @@ impl SuperLinkOptions {
     /// The CA of the certificates that SuperNodes have to show.
     pub(crate) fn client_ca(&self) -> Option<PathBuf> {
         given(self.ssl_client_ca_certfile.as_deref()).map(PathBuf::from)
+    }
+
+    /// The CA of the certificates that users have to show.
+    pub(crate) fn control_client_ca(&self) -> Option<PathBuf> {
+        given(self.control_ssl_client_ca_certfile.as_deref()).map(PathBuf::from)
     }
 
     /// The database to keep state in, unless it is one of the names for keeping it in memory.

@@ -1,18 +1,24 @@
 //! How a daemon serves AppIo: with and without TLS, who may launch, and what an operator should know of it.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use flwr_api::Launchers;
-use flwr_certs::{JoinSecret, ServerTls};
+use flwr_certs::JoinSecret;
 use flwr_compat_grpc::CallerAuth;
+use flwr_transport::Current;
+use rustls::ServerConfig;
 use tracing::{info, warn};
 
-use super::{quic::Quic, tls};
+use super::{
+    quic::Quic,
+    tls::{self, demanding},
+};
 use crate::{
     address::Address,
     args::{appio::AppIoOptions, quic::QuicServerOptions, superlink::Isolation},
     exit::{Code, Exit, sentence},
     listen::{Binder, Listener},
+    renewal::Renewals,
 };
 
 /// The AppIo service of one kind of daemon.
@@ -27,11 +33,18 @@ pub(crate) struct Service {
 /// What the flags say of its security; all files are read.
 #[derive(Debug)]
 pub(crate) struct Security {
-    tls: Option<ServerTls>,
+    tls: Option<Tls>,
     secret: Option<JoinSecret>,
     plaintext: Option<Address>,
     /// Whether this process launches a SuperExec of its own.
     launches: bool,
+}
+
+/// TLS of it, as its files are now.
+#[derive(Clone, Debug)]
+struct Tls {
+    config: Current<ServerConfig>,
+    restart_secret: [u8; 32],
 }
 
 /// One address that it is served on.
@@ -40,7 +53,7 @@ pub(crate) struct Port {
     /// Listens for apps and SuperExecs.
     pub(crate) listener: Listener,
     /// Without it they are served in the clear.
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) tls: Option<Current<ServerConfig>>,
     /// Serves those that come by QUIC.
     pub(crate) quic: Option<Quic>,
     /// Who may launch apps.
@@ -63,8 +76,12 @@ impl Security {
     /// # Errors
     /// When files are missing or unusable, the flags contradict each other, or nobody could launch apps; says what to
     /// give.
-    pub(crate) fn load(options: &AppIoOptions, isolation: Isolation) -> Result<Self, Exit> {
-        let tls = tls::load(CERTIFICATE_FLAGS, options.certificate_paths())?;
+    pub(crate) fn load(
+        options: &AppIoOptions,
+        isolation: Isolation,
+        renewals: &mut Renewals,
+    ) -> Result<Self, Exit> {
+        let tls = load_tls(options, renewals)?;
         let plaintext = options.appio_plaintext_address.as_deref();
         let plaintext = plaintext.map(Address::parse).transpose()?;
         if tls.is_none() && plaintext.is_some() {
@@ -115,7 +132,8 @@ impl Security {
         let quic = match (&self.tls, quic) {
             (Some(tls), Some(options)) => Some(Quic {
                 sockets: binder.bind_udp(&address, service.flag).await?,
-                tls: tls.clone(),
+                tls: tls.config.clone(),
+                restart_secret: tls.restart_secret,
                 options,
             }),
             _ => None,
@@ -183,6 +201,35 @@ pub(crate) fn auth(secret: Option<&JoinSecret>) -> CallerAuth {
     }
 }
 
+fn load_tls(options: &AppIoOptions, renewals: &mut Renewals) -> Result<Option<Tls>, Exit> {
+    let client_ca = options.client_ca();
+    let Some(files) = tls::Files::given(CERTIFICATE_FLAGS, options.certificate_paths())? else {
+        return match client_ca {
+            None => Ok(None),
+            Some(_) => {
+                let [ca, certificate, key] = CERTIFICATE_FLAGS;
+                Err(Exit::Problem(format!(
+                    "`{CLIENT_CA}` is for an AppIo API with TLS, where certificates are shown: give also \
+                     `{certificate}`, `{key}` and `{ca}`."
+                )))
+            }
+        };
+    };
+    if let Some(ca) = &client_ca {
+        let ca = ca.display();
+        info!("SuperExecs have to show a certificate that a CA in {ca} signed");
+    }
+    let client_cas = client_ca.iter().cloned().collect();
+    let make = move |tls: &flwr_certs::ServerTls| {
+        Ok([demanding(&tls.config, CLIENT_CA, client_ca.as_deref())?])
+    };
+    let ([config], restart_secret) = files.served(PURPOSE, client_cas, make, renewals)?;
+    Ok(Some(Tls {
+        config,
+        restart_secret,
+    }))
+}
+
 fn load_secret(file: &Path) -> Result<JoinSecret, Exit> {
     let loaded = JoinSecret::load(file).map_err(|error| {
         Exit::Problem(format!("`--appio-join-secret-file`: {}.", sentence(&error)))
@@ -225,4 +272,6 @@ const CERTIFICATE_FLAGS: tls::Flags = [
     "--appio-ssl-certfile",
     "--appio-ssl-keyfile",
 ];
+const PURPOSE: &str = "of AppIo";
+const CLIENT_CA: &str = "--appio-ssl-client-ca-certfile";
 const PLAINTEXT_FLAG: &str = "--appio-plaintext-address";

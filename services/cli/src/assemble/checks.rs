@@ -2,16 +2,21 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use flwr_certs::{AllowList, ServerTls, demanding_certificates};
+use flwr_certs::{AllowList, asking_for_node_keys};
 use flwr_superlink::Runtime;
+use flwr_transport::Current;
 use rustls::ServerConfig;
 use tracing::{debug, info, warn};
 
-use super::{quic, tls};
+use super::{
+    quic,
+    tls::{self, demanding},
+};
 use crate::{
     address::Address,
     args::superlink::{FleetApiType, SuperLinkOptions, Transport},
     exit::{Code, Exit, sentence},
+    renewal::Renewals,
 };
 
 /// What Flower warns of or refuses before it looks at anything else.
@@ -55,12 +60,15 @@ pub(super) fn check_available(options: &SuperLinkOptions) -> Result<(), Exit> {
             ));
         }
     }
-    if options.client_ca().is_some() && options.insecure {
-        return refuse(
-            "`--ssl-client-ca-certfile` and `--insecure` exclude each other: certificates are shown in TLS. Leave one of \
-             them out."
-                .into(),
-        );
+    for (flag, ca) in [
+        (CLIENT_CA, options.client_ca()),
+        (CONTROL_CLIENT_CA, options.control_client_ca()),
+    ] {
+        if ca.is_some() && options.insecure {
+            return refuse(format!(
+                "`{flag}` and `--insecure` exclude each other: certificates are shown in TLS. Leave one of them out."
+            ));
+        }
     }
     if options.client_ca().is_some() && options.runtime() == Runtime::Simulation {
         return refuse(
@@ -104,7 +112,21 @@ impl Addresses {
     }
 }
 
-pub(super) fn load_tls(options: &SuperLinkOptions) -> Result<Option<ServerTls>, Exit> {
+/// TLS of a SuperLink, as its files are now.
+pub(super) struct LinkTls {
+    pub(super) control: Current<ServerConfig>,
+    /// Of Fleet over TCP.
+    pub(super) fleet: Current<ServerConfig>,
+    /// Of Fleet over QUIC, where nodes show their keys.
+    pub(super) nodes: Current<ServerConfig>,
+    pub(super) restart_secret: [u8; 32],
+}
+
+/// Also demands certificates of clients, where that was asked for.
+pub(super) fn load_tls(
+    options: &SuperLinkOptions,
+    renewals: &mut Renewals,
+) -> Result<Option<LinkTls>, Exit> {
     let paths = options.certificate_paths();
     if options.insecure {
         warn!(
@@ -116,36 +138,50 @@ pub(super) fn load_tls(options: &SuperLinkOptions) -> Result<Option<ServerTls>, 
         }
         return Ok(None);
     }
-    tls::load(CERTIFICATE_FLAGS, paths)?.map_or_else(
-        || {
-            Err(Exit::Problem(
-                "Certificates are required unless running in insecure mode: give `--ssl-ca-certfile`, `--ssl-certfile` \
-                 and `--ssl-keyfile` (`flwr-quic certs ca` and `flwr-quic certs server` make the files), or \
-                 `--insecure` if you understand the risks."
-                    .into(),
-            ))
-        },
-        |tls| Ok(Some(tls)),
-    )
+    let Some(files) = tls::Files::given(CERTIFICATE_FLAGS, paths)? else {
+        return Err(Exit::Problem(
+            "Certificates are required unless running in insecure mode: give `--ssl-ca-certfile`, `--ssl-certfile` \
+             and `--ssl-keyfile` (`flwr-quic certs ca` and `flwr-quic certs server` make the files), or \
+             `--insecure` if you understand the risks."
+                .into(),
+        ));
+    };
+    let (nodes, users) = (options.client_ca(), options.control_client_ca());
+    let client_cas = nodes.iter().chain(&users).cloned().collect();
+    let make = move |tls: &flwr_certs::ServerTls| {
+        let control = demanding(&tls.config, CONTROL_CLIENT_CA, users.as_deref())?;
+        let fleet = demanding(&tls.config, CLIENT_CA, nodes.as_deref())?;
+        let asking = match nodes {
+            Some(_) => Arc::clone(&fleet),
+            None => {
+                let asking = asking_for_node_keys(&tls.config);
+                Arc::new(asking.map_err(|error| Exit::because(&error))?)
+            }
+        };
+        Ok([control, fleet, asking])
+    };
+    let ([control, fleet, nodes], restart_secret) =
+        files.served(PURPOSE, client_cas, make, renewals)?;
+    say_who_shows_certificates(options);
+    Ok(Some(LinkTls {
+        control,
+        fleet,
+        nodes,
+        restart_secret,
+    }))
 }
 
-/// TLS of Fleet: that of Control, and a demand for client certificates if one was asked for.
-pub(super) fn fleet_tls(
-    options: &SuperLinkOptions,
-    tls: Option<&ServerTls>,
-) -> Result<Option<Arc<ServerConfig>>, Exit> {
-    let Some(tls) = tls else { return Ok(None) };
-    let Some(ca) = options.client_ca() else {
-        return Ok(Some(Arc::clone(&tls.config)));
-    };
-    let demanding = demanding_certificates(&tls.config, &ca).map_err(|error| {
-        Exit::Problem(format!("`--ssl-client-ca-certfile`: {}.", sentence(&error)))
-    })?;
-    info!(
-        "SuperNodes have to show a certificate that a CA in {} signed",
-        ca.display()
-    );
-    Ok(Some(Arc::new(demanding)))
+fn say_who_shows_certificates(options: &SuperLinkOptions) {
+    if let Some(ca) = options.client_ca() {
+        let ca = ca.display();
+        info!("SuperNodes have to show a certificate that a CA in {ca} signed");
+    }
+    if let Some(ca) = options.control_client_ca() {
+        let ca = ca.display();
+        info!(
+            "Users have to show a certificate that a CA in {ca} signed, which the stock `flwr` command cannot"
+        );
+    }
 }
 
 /// Makes the folder for app bundles, and makes sure that files can be written there: better now than when the first
@@ -200,3 +236,6 @@ pub(super) fn load_allow_list(options: &SuperLinkOptions) -> Result<Option<Arc<A
 }
 
 const CERTIFICATE_FLAGS: tls::Flags = ["--ssl-ca-certfile", "--ssl-certfile", "--ssl-keyfile"];
+const PURPOSE: &str = "of Fleet and Control";
+const CLIENT_CA: &str = "--ssl-client-ca-certfile";
+const CONTROL_CLIENT_CA: &str = "--control-ssl-client-ca-certfile";

@@ -4,15 +4,19 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use flwr_certs::{ClientCertificate, ClientTls, KeyType, NodeKeyPair, NodePublicKey};
 use flwr_state::{Clock as _, SystemClock};
+use flwr_transport::Current;
+use rustls::ClientConfig;
 use tracing::{debug, info, warn};
 
 use crate::{
     args::supernode::{ClientTransport, KeyFlags, SuperNodeOptions},
     exit::{Code, Exit, sentence},
+    renewal::{Holds, Material, Ready, Renewals},
 };
 
 /// TLS to `server`, or none with `--insecure`.
@@ -51,33 +55,103 @@ pub(super) fn load_client_tls(
         .map_err(|error| Exit::Problem(format!("TLS cannot be set up: {}.", sentence(&error))))
 }
 
-/// The certificate of a CA that the node shows to its SuperLink, if it has one.
-pub(super) fn load_client_certificate(
-    options: &SuperNodeOptions,
-    keys: &NodeKeyPair,
-    is_encrypted: bool,
-) -> Result<Option<ClientCertificate>, Exit> {
-    let (path, key) = match options.client_certificate() {
-        [Some(path), key] => (path, key),
-        [None, None] => return Ok(None),
-        [None, Some(_)] => {
-            return Err(Exit::Problem(
-                "`--ssl-client-keyfile` is the key of a certificate: give also `--ssl-client-certfile`.".into(),
-            ));
+/// TLS to a peer, as the files are now.
+#[derive(Clone)]
+pub(super) struct PeerTls {
+    pub(super) tcp: Current<ClientTls>,
+    pub(super) quic: Current<ClientConfig>,
+}
+
+/// The files of TLS to a peer, and the keys of the node that goes there.
+#[derive(Clone)]
+pub(super) struct PeerFiles {
+    /// The CAs that the peer is judged by; those of the system without it.
+    pub(super) roots: Option<PathBuf>,
+    /// The certificate that is shown to it.
+    pub(super) certificate: Option<PathBuf>,
+    /// The key of that, unless it is the node's.
+    pub(super) key: Option<PathBuf>,
+    pub(super) node: Option<Arc<NodeKeyPair>>,
+}
+
+impl PeerFiles {
+    /// Reads them now and whenever they change.
+    pub(super) fn load(self, renewals: &mut Renewals) -> Result<PeerTls, Exit> {
+        let (tcp, quic) = self.read(SystemClock.now().seconds())?;
+        let tls = PeerTls {
+            tcp: Current::new(tcp),
+            quic: quic.into(),
+        };
+        let roots = self.roots.iter().map(|path| (Holds::Cas, path));
+        let own = self.certificate.iter().map(|path| (Holds::Own, path));
+        let certificates: Vec<_> = roots
+            .chain(own)
+            .map(|(holds, path)| (holds, path.clone()))
+            .collect();
+        let files = certificates.iter().map(|(_, path)| path);
+        let replaced = tls.clone();
+        renewals.add(Material {
+            purpose: "for connecting",
+            files: files.chain(&self.key).cloned().collect(),
+            certificates,
+            read: Box::new(move |now_unix| {
+                let (tcp, quic) = self.read(now_unix).map_err(|exit| exit.to_string())?;
+                let replaced = replaced.clone();
+                Ok(Ready {
+                    warnings: Vec::new(),
+                    take_up: Box::new(move || {
+                        replaced.tcp.replace(Arc::new(tcp));
+                        replaced.quic.replace(quic);
+                    }),
+                })
+            }),
+        });
+        Ok(tls)
+    }
+
+    /// Over QUIC, a node without a certificate of a CA shows its key.
+    fn read(&self, now_unix: f64) -> Result<(ClientTls, Arc<ClientConfig>), Exit> {
+        let tls = ClientTls::load(self.roots.as_deref(), None).map_err(|error| {
+            Exit::Problem(format!("TLS cannot be set up: {}.", sentence(&error)))
+        })?;
+        if let Some(path) = &self.certificate {
+            let loaded =
+                ClientCertificate::load(path, self.key.as_deref(), self.node.as_deref(), now_unix);
+            let certificate = loaded.map_err(|error| {
+                Exit::Problem(format!("`--ssl-client-certfile`: {}.", sentence(&error)))
+            })?;
+            let tls = tls.showing(&certificate);
+            let quic = tls.config();
+            return Ok((tls, quic));
         }
-    };
-    if !is_encrypted {
-        return Err(Exit::Problem(
+        let quic = match &self.node {
+            Some(keys) => {
+                let shown = keys.shown_by(&tls.config());
+                Arc::new(shown.map_err(|error| Exit::because(&error))?)
+            }
+            None => tls.config(),
+        };
+        Ok((tls, quic))
+    }
+}
+
+/// Whether the flags of a client's certificate make sense, before any of the files is read.
+pub(super) fn check_client_certificate(
+    [certificate, key]: [Option<&Path>; 2],
+    is_encrypted: bool,
+) -> Result<(), Exit> {
+    match (certificate, key) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => Err(Exit::Problem(
+            "`--ssl-client-keyfile` is the key of a certificate: give also `--ssl-client-certfile`.".into(),
+        )),
+        (Some(_), _) if is_encrypted => Ok(()),
+        (Some(_), _) => Err(Exit::Problem(
             "Conflicting options: `--ssl-client-certfile` is shown in TLS, which `--insecure` and `http://` do without. \
              Leave one of them out."
                 .into(),
-        ));
+        )),
     }
-    let loaded = ClientCertificate::load(path, key, keys, SystemClock.now().seconds());
-    let certificate = loaded.map_err(|error| {
-        Exit::Problem(format!("`--ssl-client-certfile`: {}.", sentence(&error)))
-    })?;
-    Ok(Some(certificate))
 }
 
 /// The node's key pair: the one in the files, or one of its own, which is in `data_folder` from its first start on.

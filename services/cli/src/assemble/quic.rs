@@ -4,16 +4,17 @@ use std::{net::UdpSocket, sync::Arc, time::Duration};
 
 use flwr_api::{appio::AppIo, fleet::Fleet};
 use flwr_certs::{
-    AllowList, AuthError, ClientCertificate, ClientTls, JoinSecret, JoinSecretDigest, NodeKeyPair,
-    ServerTls, WRONG_JOIN_SECRET, asking_for_node_keys, node_key_in, proved_key,
+    AllowList, AuthError, JoinSecret, JoinSecretDigest, NodeKeyPair, WRONG_JOIN_SECRET,
+    node_key_in, proved_key,
 };
 use flwr_state::SystemEntropy;
 use flwr_transport::{
-    Bearer, Code, ConnectError, DynCaller, Identity, Policy, Prefer, Protocol, PublicKey, Redial,
-    Status,
+    Bearer, Code, ConnectError, Current, DynCaller, Identity, Policy, Prefer, Protocol, PublicKey,
+    Redial, Status,
 };
 use flwr_transport_quic::{Acceptor, Admit, Connector, Identify, Options, Prove, Target, Tuning};
 
+use super::credentials::PeerTls;
 use crate::{
     address::Address,
     args::quic::{QuicOptions, QuicServerOptions},
@@ -26,23 +27,21 @@ pub(crate) struct Quic {
     /// Listen for them.
     pub(crate) sockets: Vec<UdpSocket>,
     /// Without certificates there is no QUIC.
-    pub(crate) tls: ServerTls,
+    pub(crate) tls: Current<rustls::ServerConfig>,
+    /// Of the private key there was at the start: connections outlive a change, and so do the tokens that end them.
+    pub(crate) restart_secret: [u8; 32],
     /// How it sends and is served.
     pub(crate) options: QuicServerOptions,
 }
 
 impl Quic {
     /// Fleet on every socket. Nodes prove who they are in the TLS handshake, or beside it with a certificate that is not
-    /// for their key; `demanding` lets only nodes in that have one of a CA.
+    /// for their key.
     pub(super) fn for_nodes(
         self,
-        demanding: Option<&Arc<rustls::ServerConfig>>,
         list: Option<&Arc<AllowList>>,
     ) -> Result<Vec<Acceptor<Fleet>>, Exit> {
-        let asking = asking_for_node_keys(&self.tls.config);
-        let asking = asking.map_err(|error| Exit::because(&error))?;
-        let tls = demanding.map_or(&asking, Arc::as_ref);
-        self.acceptors(tls, identify_node(), admit_nodes(list.cloned()))
+        self.acceptors(identify_node(), admit_nodes(list.cloned()))
     }
 
     /// AppIo on every socket. Launchers prove themselves with the secret.
@@ -50,14 +49,12 @@ impl Quic {
         self,
         secret: Option<&JoinSecret>,
     ) -> Result<Vec<Acceptor<AppIo>>, Exit> {
-        let tls = Arc::clone(&self.tls.config);
         let identify = identify_launcher(secret.map(JoinSecret::digest));
-        self.acceptors(&tls, identify, Options::default().admit)
+        self.acceptors(identify, Options::default().admit)
     }
 
     fn acceptors<P: Protocol>(
         self,
-        tls: &rustls::ServerConfig,
         identify: Identify,
         admit: Admit,
     ) -> Result<Vec<Acceptor<P>>, Exit> {
@@ -65,66 +62,61 @@ impl Quic {
             identify,
             admit,
             grace: GRACE,
-            restart_secret: Some(self.tls.restart_secret),
+            restart_secret: Some(self.restart_secret),
             memory_max: self.options.quic_memory,
             tuning: self.options.link.tuning(Tuning::accepting()),
             ..Options::default()
         };
         let acceptors = self.sockets.into_iter().map(|socket| {
-            let acceptor = Acceptor::new(socket, tls, options.clone());
+            let acceptor = Acceptor::new(socket, self.tls.clone(), options.clone());
             acceptor.map_err(|error| Exit::because(&error))
         });
         acceptors.collect()
     }
 }
 
-/// The way to a SuperLink, for a node with these keys. `tls` shows the node's certificate, if it has one of a CA.
+/// The way to a SuperLink, for a node with these keys. With `proves`, it shows a certificate that need not be for them.
 pub(super) fn for_node(
     superlink: &Address,
-    tls: &ClientTls,
+    tls: &PeerTls,
     keys: &Arc<NodeKeyPair>,
-    certificate: Option<&ClientCertificate>,
+    proves: bool,
     options: &QuicOptions,
 ) -> Result<Connector<Fleet>, Exit> {
-    let Some(certificate) = certificate else {
-        let config = keys.shown_by(&tls.config());
-        let config = config.map_err(|error| Exit::because(&error))?;
-        return connector(superlink, tls, &config, options);
-    };
-    let connector = connector(superlink, tls, &tls.config(), options)?;
+    let connector = connector(superlink, tls, options)?;
     let prove = || -> Prove {
         let keys = Arc::clone(keys);
         Arc::new(move |exported| keys.prove(exported).map_err(|error| sentence(&error)))
     };
-    Ok(connector.proving((!certificate.is_for(keys)).then(prove)))
+    Ok(connector.proving(proves.then(prove)))
 }
 
 /// The way to a daemon, for a launcher with this secret.
 pub(super) fn for_launcher(
     daemon: &Address,
-    tls: &ClientTls,
+    tls: &PeerTls,
     secret: Option<&JoinSecret>,
     options: &QuicOptions,
 ) -> Result<Connector<AppIo>, Exit> {
-    let connector = connector(daemon, tls, &tls.config(), options)?;
+    let connector = connector(daemon, tls, options)?;
     Ok(connector.presenting(secret.map(|secret| Bearer::new(secret.expose()))))
 }
 
 fn connector<P: Protocol>(
     server: &Address,
-    tls: &ClientTls,
-    config: &rustls::ClientConfig,
+    tls: &PeerTls,
     options: &QuicOptions,
 ) -> Result<Connector<P>, Exit> {
     let target = Target {
         host: server.host.clone(),
         port: server.port,
     };
-    let connector = Connector::new(target, config, &options.tuning(Tuning::connecting()))
-        .map_err(|error| Exit::because(&error))?;
-    let (tls, host) = (tls.clone(), server.host.clone());
+    let tuning = options.tuning(Tuning::connecting());
+    let connector =
+        Connector::new(target, tls.quic.clone(), &tuning).map_err(|error| Exit::because(&error))?;
+    let (tls, host) = (tls.tcp.clone(), server.host.clone());
     Ok(connector.explaining(move |alert, why| {
-        let error = tls.explain_alert(&host, alert, why);
+        let error = tls.load().explain_alert(&host, alert, why);
         ConnectError {
             retryable: error.is_retryable(),
             message: sentence(&error),

@@ -14,11 +14,14 @@ use flwr_compat_grpc::{
 };
 use flwr_state::{Clock, DiskFabs, Fabs, LinkState, MemoryState, SystemClock};
 use flwr_superlink::{Runtime, SuperLink, SystemEntropy};
-use flwr_transport::{Acceptor, Counted, Drain, Handler, Protocol};
+use flwr_transport::{Acceptor, Counted, Current, Drain, Handler, Protocol};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{appio, quic::Quic, state::Backend, superlink::crashed};
-use crate::{args::superlink::FleetApiType, exit::Exit, listen::Listener, metrics::Exporter};
+use crate::{
+    args::superlink::FleetApiType, exit::Exit, listen::Listener, metrics::Exporter,
+    renewal::Renewals,
+};
 
 /// What a SuperLink serves with; everything in it is checked.
 #[derive(Debug)]
@@ -36,7 +39,9 @@ pub(crate) struct Parts {
     /// Serves metrics.
     pub(crate) metrics: Option<Exporter>,
     /// TLS of Control; without it that serves in the clear.
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) tls: Option<Current<rustls::ServerConfig>>,
+    /// What of that can change.
+    pub(crate) renewals: Renewals,
     /// Where FABs are stored; may not exist yet.
     pub(crate) storage_dir: PathBuf,
     /// The longest that a call is held; zero answers at once, none leaves it to each call.
@@ -53,9 +58,7 @@ pub(crate) struct Fleet {
     /// The nodes that may join; without it every node may, with a key of its own.
     pub(crate) allow_list: Option<Arc<AllowList>>,
     /// TLS for them; without it they are served in the clear.
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
-    /// Whether it demands a certificate of each.
-    pub(crate) demands_certificates: bool,
+    pub(crate) tls: Option<Current<rustls::ServerConfig>>,
     /// What they speak.
     pub(crate) api_type: FleetApiType,
 }
@@ -155,8 +158,7 @@ impl Serving {
         let handler = Arc::new(fleet::Serve(link.fleet(!is_authenticated)));
         let tls = parts.tls;
         if let Some(quic) = parts.quic {
-            let demanding = tls.as_ref().filter(|_| parts.demands_certificates);
-            for acceptor in quic.for_nodes(demanding, parts.allow_list.as_ref())? {
+            for acceptor in quic.for_nodes(parts.allow_list.as_ref())? {
                 self.spawn(acceptor, &handler);
             }
         }
@@ -173,7 +175,7 @@ impl Serving {
                 let auth = || CallerAuth::signed(list.clone(), || SystemClock.now().seconds());
                 self.grpc(listener, tls, auth, dialect, &handler)
             }
-            FleetApiType::Rest => self.rest(listener, tls.as_ref(), dialect, &handler),
+            FleetApiType::Rest => self.rest(listener, tls, dialect, &handler),
         }
     }
 
@@ -207,7 +209,7 @@ impl Serving {
     pub(super) fn grpc<P, D, H>(
         &mut self,
         listener: Listener,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        tls: Option<Current<rustls::ServerConfig>>,
         auth: impl Fn() -> CallerAuth,
         dialect: D,
         handler: &Arc<H>,
@@ -228,13 +230,13 @@ impl Serving {
     fn rest(
         &mut self,
         listener: Listener,
-        tls: Option<&Arc<rustls::ServerConfig>>,
+        tls: Option<Current<rustls::ServerConfig>>,
         dialect: FleetF1,
         handler: &Arc<impl Handler<fleet::Fleet>>,
     ) -> Result<(), Exit> {
         for socket in listener.sockets {
             let (limits, buffers) = (self.limits, self.buffers.clone());
-            let listener = RestListener::new(socket, tls.cloned(), dialect, limits, buffers)
+            let listener = RestListener::new(socket, tls.clone(), dialect, limits, buffers)
                 .map_err(|error| Exit::because(&error))?;
             self.spawn(listener, handler);
         }
@@ -252,7 +254,7 @@ impl Serving {
     fn listen<D>(
         &self,
         socket: TcpListener,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        tls: Option<Current<rustls::ServerConfig>>,
         auth: CallerAuth,
         dialect: D,
     ) -> Result<GrpcListener<D>, Exit> {

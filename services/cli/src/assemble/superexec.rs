@@ -3,7 +3,7 @@
 use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use flwr_api::appio::{AppIo, AppIoClient};
-use flwr_certs::{ClientTls, JoinSecret};
+use flwr_certs::JoinSecret;
 use flwr_compat_grpc::{
     Buffers, CallerAuth, Dialect, GrpcListener, Holds, Limits,
     client::{Credentials, GrpcConnector},
@@ -21,7 +21,11 @@ use rustix::process::{Pid, test_kill_process};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use super::{credentials::load_client_tls, quic, serve::Serving};
+use super::{
+    credentials::{PeerFiles, PeerTls, check_client_certificate, load_client_tls},
+    quic,
+    serve::Serving,
+};
 use crate::{
     address::Address,
     args::{
@@ -32,13 +36,15 @@ use crate::{
     home,
     listen::{Binder, Listener},
     metrics::Exporter,
+    renewal::Renewals,
     signals::Signals,
 };
 
 /// What a SuperExec works with; everything in it is checked.
 struct Parts {
     daemon: Address,
-    tls: Option<ClientTls>,
+    tls: Option<PeerTls>,
+    renewals: Renewals,
     join_secret: Option<JoinSecret>,
     flwr_dir: PathBuf,
     health: Option<Listener>,
@@ -84,12 +90,15 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
         },
         idle_max: IDLE_MAX,
     };
+    let renewals = std::mem::take(&mut parts.renewals);
     let output = Output::stdio().map_err(|error| Exit::because(&error))?;
     let client = client(&options, parts, service)?;
     let launcher = Launcher::new(config, reach, client, output);
     let launcher = launcher.map_err(|error| Exit::Problem(format!("{}.", sentence(&error))))?;
     let parent = (options.parent_pid, options.outlive_parent);
+    let renewing = tokio::spawn(renewals.watch(signals.hangups(), drain.clone()));
     run_until_signal(launcher, serving, drain, signals, parent).await;
+    let _watched = renewing.await;
     info!("SuperExec terminated gracefully.");
     Ok(())
 }
@@ -101,6 +110,17 @@ async fn prepare(options: &SuperExecOptions) -> Result<Parts, Exit> {
     let daemon = Address::parse(&options.appio_api_address)?;
     let roots = options.root_certificates.as_deref();
     let tls = load_client_tls(options.insecure, roots, &options.appio_api_address)?;
+    check_client_certificate(options.client_certificate(), tls.is_some())?;
+    if let [Some(_), None] = options.client_certificate() {
+        return Err(Exit::Problem(
+            "`--ssl-client-certfile` has a key: give it with `--ssl-client-keyfile`.".into(),
+        ));
+    }
+    let mut renewals = Renewals::default();
+    let tls = match tls {
+        Some(_) => Some(peer_files(options).load(&mut renewals)?),
+        None => None,
+    };
     let join_secret = load_join_secret(options)?;
     let flwr_dir = home::flower(options.flwr_dir.as_deref())?;
     let health = options.health_server_address.as_deref();
@@ -113,11 +133,25 @@ async fn prepare(options: &SuperExecOptions) -> Result<Parts, Exit> {
     Ok(Parts {
         daemon,
         tls,
+        renewals,
         join_secret,
         flwr_dir,
         health,
         metrics,
     })
+}
+
+/// What proves the daemon to this SuperExec, and this SuperExec to the daemon.
+fn peer_files(options: &SuperExecOptions) -> PeerFiles {
+    let [certificate, key] = options
+        .client_certificate()
+        .map(|path| path.map(PathBuf::from));
+    PeerFiles {
+        roots: options.root_certificates.as_ref().map(PathBuf::from),
+        certificate,
+        key,
+        node: None,
+    }
 }
 
 fn load_join_secret(options: &SuperExecOptions) -> Result<Option<JoinSecret>, Exit> {
@@ -211,7 +245,8 @@ fn client(
         None => Credentials::none(),
     };
     let Address { host, port } = parts.daemon;
-    let grpc = GrpcConnector::new(host, port, parts.tls, credentials, AppIoAsker(service));
+    let tls = parts.tls.map(|tls| tls.tcp);
+    let grpc = GrpcConnector::new(host, port, tls, credentials, AppIoAsker(service));
     let is_auto = transport == ClientTransport::Auto;
     Ok(AppIoClient::new(quic::caller(
         quic,

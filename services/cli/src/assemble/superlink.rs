@@ -6,7 +6,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use flwr_certs::{AllowList, Reload, ServerTls};
+use flwr_certs::{AllowList, Reload};
 use flwr_state::{Clock, SystemClock};
 use flwr_superlink::Runtime;
 use flwr_transport::Drain;
@@ -25,7 +25,7 @@ use crate::{
     assemble::{
         appio,
         checks::{
-            Addresses, check_available, check_deprecated, check_storage_dir, fleet_tls,
+            Addresses, LinkTls, check_available, check_deprecated, check_storage_dir,
             load_allow_list, load_tls,
         },
         quic::Quic,
@@ -37,6 +37,7 @@ use crate::{
     launch::{Launches, SuperExec},
     listen::Binder,
     metrics::Exporter,
+    renewal::Renewals,
     signals::Signals,
 };
 
@@ -86,20 +87,33 @@ fn superexec(options: &SuperLinkOptions, own: &appio::OwnLauncher) -> Result<Sup
 
 async fn prepare(options: &SuperLinkOptions) -> Result<(Parts, Option<appio::OwnLauncher>), Exit> {
     let addresses = Addresses::parse(options)?;
-    let tls = load_tls(options)?;
-    let appio = appio::Security::load(&options.appio, options.isolation)?;
+    let mut renewals = Renewals::default();
+    let tls = load_tls(options, &mut renewals)?;
+    let appio = appio::Security::load(&options.appio, options.isolation, &mut renewals)?;
     let storage_dir = options
         .storage_dir()
         .map_or_else(home::default_storage_dir, Ok)?;
     check_storage_dir(&storage_dir)?;
-    bind(options, addresses, (tls, appio), storage_dir).await
+    let security = Security {
+        tls,
+        appio,
+        renewals,
+    };
+    bind(options, addresses, security, storage_dir).await
+}
+
+/// What the files of keys and certificates say.
+struct Security {
+    tls: Option<LinkTls>,
+    appio: appio::Security,
+    renewals: Renewals,
 }
 
 /// Takes the ports, and reads the list of nodes before that of Fleet.
 async fn bind(
     options: &SuperLinkOptions,
     addresses: Addresses,
-    (tls, appio): (Option<ServerTls>, appio::Security),
+    security: Security,
     storage_dir: PathBuf,
 ) -> Result<(Parts, Option<appio::OwnLauncher>), Exit> {
     let mut binder = Binder::default();
@@ -117,7 +131,9 @@ async fn bind(
         Runtime::Deployment => SERVERAPPIO,
         Runtime::Simulation => SIMULATIONIO,
     };
-    let (appio, own) = appio
+    let tls = security.tls;
+    let (appio, own) = security
+        .appio
         .bind(
             service,
             addresses.appio,
@@ -149,7 +165,8 @@ async fn bind(
         fleet,
         health,
         metrics,
-        tls: tls.map(|tls| tls.config),
+        tls: tls.map(|tls| tls.control),
+        renewals: security.renewals,
         storage_dir,
         hold_max: options.hold_seconds,
     };
@@ -159,7 +176,7 @@ async fn bind(
 async fn bind_fleet(
     options: &SuperLinkOptions,
     address: Address,
-    tls: Option<&ServerTls>,
+    tls: Option<&LinkTls>,
     binder: &mut Binder,
 ) -> Result<Fleet, Exit> {
     if options.fleet_api_num_workers != 1 {
@@ -169,7 +186,6 @@ async fn bind_fleet(
         );
     }
     let allow_list = load_allow_list(options)?;
-    let fleet_tls = fleet_tls(options, tls)?;
     let starting = |api: &str| {
         info!("Flower Deployment Runtime: Starting Fleet API ({api}) on {address}");
     };
@@ -189,12 +205,11 @@ async fn bind_fleet(
         Some(tls) if is_wanted(Transport::Quic) => {
             let sockets = binder.bind_udp(&address, FLEET_FLAG).await?;
             starting("QUIC");
-            let tls = tls.clone();
-            let options = options.quic.clone();
             Some(Quic {
                 sockets,
-                tls,
-                options,
+                tls: tls.nodes.clone(),
+                restart_secret: tls.restart_secret,
+                options: options.quic.clone(),
             })
         }
         _ => None,
@@ -202,8 +217,7 @@ async fn bind_fleet(
     Ok(Fleet {
         listener,
         quic,
-        demands_certificates: options.client_ca().is_some(),
-        tls: fleet_tls,
+        tls: tls.map(|tls| tls.fleet.clone()),
         allow_list,
         api_type: options.fleet_api_type,
     })
@@ -211,11 +225,13 @@ async fn bind_fleet(
 
 /// Serves; then, in this order: refuses new calls, ends children, finishes the calls under way.
 async fn run_until_signal(
-    parts: Parts,
+    mut parts: Parts,
     superexec: Option<SuperExec>,
     mut signals: Signals,
 ) -> Result<(), Exit> {
     let drain = Drain::new();
+    let renewals = std::mem::take(&mut parts.renewals);
+    let renewing = tokio::spawn(renewals.watch(signals.hangups(), drain.clone()));
     let watching = parts
         .fleet
         .as_ref()
@@ -236,6 +252,7 @@ async fn run_until_signal(
     let second_signal = tokio::spawn(signals.die_on_next());
     join("SuperExec", launching).await;
     join("allow list", watching).await;
+    join("certificates", Some(renewing)).await;
     let outcome = match ended_early {
         Some(Ok(Ok(()))) => Err(crashed("The services ended without being asked to.")),
         Some(ended) => flatten(ended),

@@ -6,7 +6,7 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use flwr_api::{UserConfig, appio::Serve, fleet::FleetClient};
-use flwr_certs::{ClientCertificate, ClientTls, NodeKeyPair};
+use flwr_certs::NodeKeyPair;
 use flwr_compat_grpc::{
     Holds, Limits,
     client::{Credentials, GrpcConnector, NodeSigner, RestConnector},
@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use super::{
     appio,
-    credentials::{load_client_certificate, load_client_tls, load_keys},
+    credentials::{PeerFiles, PeerTls, check_client_certificate, load_client_tls, load_keys},
     quic,
     rest::{load_rest_tls, superlink_address},
     serve::Serving,
@@ -42,15 +42,16 @@ use crate::{
     launch::{Launches, SuperExec},
     listen::{Binder, Listener},
     metrics::Exporter,
+    renewal::Renewals,
     signals::Signals,
 };
 
 /// What a SuperNode works with; everything in it is checked.
 struct Parts {
     superlink: Address,
-    tls: Option<ClientTls>,
+    tls: Option<PeerTls>,
+    renewals: Renewals,
     keys: Arc<NodeKeyPair>,
-    certificate: Option<ClientCertificate>,
     node_config: UserConfig,
     appio: Vec<appio::Port>,
     own: Option<appio::OwnLauncher>,
@@ -93,11 +94,12 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         None => load_client_tls(options.insecure, roots, &options.superlink)?,
         Some(scheme) => load_rest_tls(scheme, options.insecure, roots, &options.superlink)?,
     };
-    let keys = load_keys(options, || data_folder(options))?;
-    let certificate = load_client_certificate(options, &keys, tls.is_some())?;
-    let tls = match (tls, &certificate) {
-        (Some(tls), Some(certificate)) => Some(tls.showing(certificate)),
-        (tls, _) => tls,
+    let keys = Arc::new(load_keys(options, || data_folder(options))?);
+    check_client_certificate(options.client_certificate(), tls.is_some())?;
+    let mut renewals = Renewals::default();
+    let tls = match tls {
+        Some(_) => Some(peer_files(options, &keys).load(&mut renewals)?),
+        None => None,
     };
     if scheme.is_some() && !matches!(options.keys(), KeyFlags::Neither) {
         warn!(
@@ -105,7 +107,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         );
     }
     let node_config = load_node_config(options.node_config.as_deref())?;
-    let security = appio::Security::load(&options.appio, options.isolation)?;
+    let security = appio::Security::load(&options.appio, options.isolation, &mut renewals)?;
     let clientappio = Address::parse(options.clientappio_address())?;
     let health = options.health_server_address.as_deref();
     let health = health.map(Address::parse).transpose()?;
@@ -131,8 +133,8 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     Ok(Parts {
         superlink,
         tls,
-        keys: Arc::new(keys),
-        certificate,
+        renewals,
+        keys,
         node_config,
         appio,
         own,
@@ -142,6 +144,19 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         journal,
         fabs,
     })
+}
+
+/// What proves the SuperLink to this node and this node to the SuperLink.
+fn peer_files(options: &SuperNodeOptions, keys: &Arc<NodeKeyPair>) -> PeerFiles {
+    let [certificate, key] = options
+        .client_certificate()
+        .map(|path| path.map(PathBuf::from));
+    PeerFiles {
+        roots: options.root_certificates.as_ref().map(PathBuf::from),
+        certificate,
+        key,
+        node: Some(Arc::clone(keys)),
+    }
 }
 
 /// Flags that exclude each other are refused, never silently left out.
@@ -220,6 +235,7 @@ async fn run_until_signal(
         serving.metrics(metrics);
     }
     let ports = std::mem::take(&mut parts.appio);
+    let renewals = std::mem::take(&mut parts.renewals);
     let exit = CancellationToken::new();
     let node = supernode(options, parts, exit.clone())?;
     for port in ports {
@@ -227,6 +243,7 @@ async fn run_until_signal(
         let holds = Holds::default();
         serving.appio(port, ClientAppIoF1 { holds }, &handler)?;
     }
+    let renewing = tokio::spawn(renewals.watch(signals.hangups(), drain.clone()));
     let mut serving = tokio::spawn(serving.until_drained());
     let launching = superexec.map(|superexec| tokio::spawn(superexec.supervise(drain.clone())));
     let mut working = tokio::spawn({
@@ -261,6 +278,7 @@ async fn run_until_signal(
     if let Some(launching) = launching {
         let _ended = launching.await;
     }
+    let _watched = renewing.await;
     if !serving.is_finished() {
         let _served = serving.await;
     }
@@ -291,7 +309,7 @@ fn supernode(
             &parts.superlink,
             tls,
             &parts.keys,
-            parts.certificate.as_ref(),
+            options.client_certificate()[1].is_some(),
             &options.quic.link,
         )?),
         _ => None,
@@ -305,7 +323,7 @@ fn supernode(
     };
     let gives_up = policy.tries_max.is_some() || policy.time_max.is_some();
     let Address { host, port } = parts.superlink;
-    let tls = parts.tls;
+    let tls = parts.tls.map(|tls| tls.tcp);
     let entropy = Arc::new(SystemEntropy);
     let random = || flwr_state::fraction(&SystemEntropy);
     let fleet: Arc<dyn DynCaller<_>> = match options.carrier() {

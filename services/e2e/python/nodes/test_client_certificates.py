@@ -12,8 +12,18 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from federation import Cast, Federation, SuperNode
-from harness import OURS, STOCK, Certificates, Process, binary, environment, wait_for
+from federation import Cast, Federation, SuperNode, superexec
+from harness import (
+    OURS,
+    STOCK,
+    AppIoTls,
+    Certificates,
+    Process,
+    binary,
+    environment,
+    make_appio_tls,
+    wait_for,
+)
 
 LISTED = "node1"
 REFUSED = "wants a client certificate that its CA signed: give one with --ssl-client-certfile"
@@ -195,3 +205,53 @@ def test_a_node_does_not_start_with_files_that_cannot_do(
     with Process("supernode", argv, tmp_path, environment(tmp_path)) as process:
         assert process.wait() == 1
         assert words in process.log, process.log
+
+
+@pytest.mark.parametrize("transport", ["quic", "grpc"])
+def test_a_superexec_has_to_show_a_certificate(
+    site: Path, certificates: Certificates, tmp_path: Path, transport: str
+) -> None:
+    """Its join secret alone does not let it in."""
+    appio: AppIoTls = make_appio_tls(tmp_path, certificates)
+    with Federation(
+        tmp_path,
+        tls=certificates,
+        isolation="process",
+        nodes=1,
+        node_isolation="subprocess",
+        superlink_args=["--appio-ssl-client-ca-certfile", site / "ours" / "ca.crt"],
+        cast=Cast(OURS, OURS, server_launcher=OURS),
+        appio=appio,
+        transport="grpc,quic",
+    ) as started:
+        # The one that was started with the federation shows none.
+        assert started.superexec is not None
+        started.superexec.wait_log(REFUSED)
+        started.superexec.close()
+        link, carried = started.link, ["--appio-transport", transport]
+        for ca in ("theirs", "ours"):
+            args = [*carried, *shown(client(site, ca, 1))]
+            with superexec(
+                "serverapp", link.serverappio, tmp_path, link.home, ca, OURS, appio, args
+            ) as process:
+                if ca == "theirs":
+                    process.wait_log(REFUSED)
+                else:
+                    started.app("probe").start(arrays=1).check_round()
+
+
+def test_the_certificate_of_a_client_serves_appio_as_well(
+    site: Path, certificates: Certificates, tmp_path: Path
+) -> None:
+    """It is all that a SuperNode has in the layout of the guide."""
+    own = client(site, "ours", 1)
+    files = Certificates(site / "ours" / "ca.crt", own, own.with_suffix(".key"))
+    with Federation(
+        tmp_path,
+        tls=certificates,
+        nodes=1,
+        node_isolation="process",
+        cast=Cast(OURS, OURS, client_launcher=OURS),
+        appio=AppIoTls(files, make_appio_tls(tmp_path, certificates).secret),
+    ) as started:
+        started.app("probe").start(arrays=1).check_round()

@@ -15,5 +15,6 @@ mod proof;
 mod raw;
 mod refusals;
 mod relay;
+mod renewal;
 mod road;
 mod support;

@@ -8,7 +8,7 @@ use flwr_certs::{
     CaOptions, ClientTls, LeafOptions, NodeKeyPair, ServerTls, WriteOptions, asking_for_node_keys,
     create_ca, create_server, node_key_in,
 };
-use flwr_transport::{Acceptor as _, Identity, Protocol, PublicKey};
+use flwr_transport::{Acceptor as _, Current, Identity, Protocol, PublicKey};
 use flwr_transport_quic::{Acceptor, Options, Target, udp};
 use rustls::pki_types::UnixTime;
 use rustls::{ClientConfig, ServerConfig};
@@ -38,6 +38,10 @@ impl Site {
             trusting: trusting(folder.path()),
             key: NodeKeyPair::generate().unwrap(),
         }
+    }
+
+    pub(crate) fn server(&self) -> &ServerConfig {
+        &self.server
     }
 
     /// A client without a key.
@@ -81,6 +85,15 @@ impl Site {
 pub(crate) fn listen<P: Protocol>(site: &Site, options: Options) -> Acceptor<P> {
     let socket = udp::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     Acceptor::new(socket, &site.server, options).unwrap()
+}
+
+/// The same with a configuration of one's own, which may be replaced.
+pub(crate) fn listen_with<P: Protocol>(
+    tls: Current<ServerConfig>,
+    options: Options,
+) -> Acceptor<P> {
+    let socket = udp::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    Acceptor::new(socket, tls, options).unwrap()
 }
 
 fn server_tls(folder: &Path, now: f64) -> ServerConfig {
