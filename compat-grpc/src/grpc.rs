@@ -11,6 +11,7 @@ use crate::auth::CallerAuth;
 use crate::buffers::Buffers;
 use crate::dialect::Answer;
 use crate::exchange::{Called, Calls, DEADLINE_DEFAULT, Exchange};
+use crate::f1::look::VERSION_HEADER;
 use crate::framing::{GrpcBody, read_message};
 use crate::serving::Respond;
 
@@ -71,8 +72,12 @@ impl<E: Exchange> Connection<E> {
     }
 }
 
+/// As stock servers say it, and who says it: `flwr-quic doctor` asks for what does not exist.
 fn unknown_method() -> tonic::Status {
-    tonic::Status::unimplemented("Method not found!")
+    let mut status = tonic::Status::unimplemented("Method not found!");
+    let version = tonic::metadata::MetadataValue::from_static(env!("CARGO_PKG_VERSION"));
+    status.metadata_mut().insert(VERSION_HEADER, version);
+    status
 }
 
 /// What is no gRPC at all.

@@ -15,6 +15,7 @@ mod dial;
 mod endpoint;
 mod errors;
 mod greeting;
+mod question;
 mod reply;
 mod request;
 mod rest;
@@ -25,6 +26,7 @@ pub use connector::GrpcConnector;
 pub use credentials::{Credentials, NodeSigner};
 pub use endpoint::Settings;
 pub(crate) use errors::{REASON_HEADER, from_grpc};
+pub use question::{Questioner, Said, Shaken};
 #[cfg(test)]
 pub(crate) use rest::kebab;
 pub use rest::{RestCaller, RestConnector};

@@ -8,6 +8,7 @@ mod clientappio;
 mod control;
 mod convert;
 mod fleet;
+pub mod look;
 mod rest;
 mod simulationio;
 

@@ -23,6 +23,7 @@ mod address;
 mod args;
 mod assemble;
 mod certs;
+mod doctor;
 mod exit;
 mod home;
 mod keys;
@@ -31,9 +32,11 @@ mod listen;
 mod log_line;
 mod metrics;
 mod output;
+mod peer;
 mod renewal;
 mod signals;
 mod state;
+mod status;
 mod telemetry;
 
 fn main() -> ExitCode {
@@ -54,8 +57,10 @@ fn main() -> ExitCode {
 fn run(command: Command, file: &FromFile) -> ExitCode {
     match command {
         Command::Certs(command) => output::finish(certs::run(&command)),
+        Command::Doctor(options) => verdict(doctor::run(*options)),
         Command::Keys(command) => output::finish(keys::run(&command)),
         Command::State(command) => output::finish(state::run(&command)),
+        Command::Status(options) => verdict(status::run(*options)),
         Command::SuperExec(options) => {
             daemon(options.log_format, file, assemble::superexec::run(*options))
         }
@@ -65,6 +70,15 @@ fn run(command: Command, file: &FromFile) -> ExitCode {
         Command::SuperNode(options) => {
             daemon(options.log_format, file, assemble::supernode::run(*options))
         }
+    }
+}
+
+/// Runs a command that prints a report, and fails if that is not good.
+fn verdict(report: impl Future<Output = Result<bool, Exit>>) -> ExitCode {
+    match block_on(report) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(exit) => output::finish(Err(exit)),
     }
 }
 

@@ -96,6 +96,10 @@ impl<P: Protocol> Caller<P> {
 }
 
 impl<P: Protocol> Caller<P> {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// What a TLS alert means that has ended the connection: a server judges the client's certificate when the handshake
     /// is complete for the client.
     fn refused(&self) -> Option<Status> {

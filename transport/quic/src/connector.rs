@@ -142,7 +142,7 @@ impl<P: Protocol> Connector<P> {
         caller.map_err(|error| self.failed(address, &error))
     }
 
-    fn failed(&self, address: SocketAddr, error: &ConnectionError) -> ConnectError {
+    pub(crate) fn failed(&self, address: SocketAddr, error: &ConnectionError) -> ConnectError {
         if let Some(why) = code::refusal(error) {
             return refused(format!("{address} refuses: {why}"));
         }

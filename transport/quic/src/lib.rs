@@ -25,6 +25,7 @@ mod head;
 mod links;
 pub mod metrics;
 mod options;
+mod probe;
 mod proof;
 mod pulse;
 mod qlog;
@@ -40,6 +41,7 @@ pub use acceptor::Acceptor;
 pub use caller::Caller;
 pub use connector::{Connector, Target};
 pub use options::{Admit, Identify, Options, Shown};
+pub use probe::Probed;
 pub use proof::{Proof, Prove};
 pub use tuning::Tuning;
 

@@ -17,10 +17,12 @@ use config::{DAEMONS, FromFile};
 pub(crate) mod appio;
 pub(crate) mod certs;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod keys;
 pub(crate) mod metrics;
 pub(crate) mod quic;
 pub(crate) mod state;
+pub(crate) mod status;
 pub(crate) mod superexec;
 pub(crate) mod superlink;
 pub(crate) mod supernode;
@@ -31,12 +33,16 @@ pub(crate) enum Command {
     /// Make, check and show the certificates of a federation
     #[command(subcommand)]
     Certs(certs::Command),
+    /// Find out why a federation does not work, and say what mends it
+    Doctor(Box<doctor::DoctorOptions>),
     /// Make the keys and secrets that SuperNodes and SuperExecs prove themselves with
     #[command(subcommand)]
     Keys(keys::Command),
     /// Check, back up, restore and compact what a SuperLink with --database remembers
     #[command(subcommand)]
     State(state::Command),
+    /// Show what a running SuperLink is at: nodes, runs, rounds and transfers
+    Status(Box<status::StatusOptions>),
     /// Start a Flower SuperExec
     #[command(name = "superexec")]
     SuperExec(Box<superexec::SuperExecOptions>),
