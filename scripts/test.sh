@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every check of the repository: formatting, lints, Rust tests, then the Python tests that run stock
-# Flower 1.22 programs against the release binary. The last line of the output is the sum,
+# Flower 1.22 programs against the release binary, and those of the Docker deployment. The last line of the output is the sum,
 # "N passed, N failed"; a step that fails without a count of its own counts as one failure.
 
 set -euo pipefail
@@ -12,9 +12,10 @@ usage() {
     cat <<'END'
 usage: bash scripts/test.sh [--quick] [PYTEST-ARGUMENT...]
 
-  --quick   without the Python tests marked slow (a gigabyte of arrays, leases that must run out)
+  --quick   without the Python tests marked slow (a gigabyte of arrays, leases that must run out), and without Docker
 
-Anything else goes to pytest, for instance: bash scripts/test.sh -k health
+Anything else goes to pytest, for instance: bash scripts/test.sh -k health; the Docker tests are left out then.
+They need an engine, or root on Debian to install and start one; without, they say why they are skipped.
 FLWR_E2E_REFERENCE=1 runs the Python tests against stock flower-superlink instead.
 END
 }
@@ -36,8 +37,12 @@ main() {
     step "lints" cargo clippy --workspace --all-targets --all-features --quiet -- --deny warnings
     rust_tests
     step "release build" cargo build --release --package flwr-quic
-    step "Python environment" ensure_venv services/e2e/python/requirements.txt
-    python_tests
+    step "Python environment" ensure_venv services/e2e/python/requirements.txt services/e2e/docker/requirements.txt
+    python_tests "Python tests" services/e2e/python \
+        -n 2 --dist loadfile ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
+    if [[ ${#PYTEST_ARGUMENTS[@]} -eq 0 ]]; then
+        python_tests "Docker tests" services/e2e/docker
+    fi
 
     echo
     echo "$PASSED passed, $FAILED failed"
@@ -82,16 +87,17 @@ rust_tests() {
     count "$status" "$passed" "$failed"
 }
 
+# python_tests HEADING FOLDER PYTEST-ARGUMENT...
 python_tests() {
-    say "== Python tests"
-    local report=$OUTPUT/pytest.xml status=0 passed=0 failed=0 binary
+    say "== $1"
+    local folder=$2 report=$OUTPUT/pytest.xml status=0 passed=0 failed=0 binary
+    shift 2
     rm -f "$report"
     binary=$(target_directory)/release/flwr-quic
     (
-        cd "$REPOSITORY/services/e2e/python"
+        cd "$REPOSITORY/$folder"
         FLWR_QUIC_BIN=${FLWR_QUIC_BIN:-$binary} "$VENV/bin/python" -m pytest \
-            -n 2 --dist loadfile --basetemp="$OUTPUT/pytest" --junitxml="$report" \
-            ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
+            --basetemp="$OUTPUT/pytest" --junitxml="$report" "$@"
     ) || status=$?
     if [[ -f $report ]]; then
         read -r passed failed < <(

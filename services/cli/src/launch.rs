@@ -26,6 +26,7 @@ use crate::{
     address::Address,
     args::{
         config,
+        health::HEALTH_VARIABLE,
         metrics::METRICS_VARIABLE,
         superexec::{PluginType, WarmApps},
         superlink::LogFormat,
@@ -118,7 +119,8 @@ impl SuperExec {
             .args(&self.args)
             .env(JOIN_SECRET_VARIABLE, self.join_secret.expose())
             .env_remove(config::VARIABLE)
-            // The port is taken.
+            // The ports are taken.
+            .env_remove(HEALTH_VARIABLE)
             .env_remove(METRICS_VARIABLE)
             .stdin(Stdio::null())
             .kill_on_drop(true)

@@ -25,6 +25,7 @@ mod assemble;
 mod certs;
 mod doctor;
 mod exit;
+mod health;
 mod home;
 mod keys;
 mod launch;
@@ -58,6 +59,7 @@ fn run(command: Command, file: &FromFile) -> ExitCode {
     match command {
         Command::Certs(command) => output::finish(certs::run(&command)),
         Command::Doctor(options) => verdict(doctor::run(*options)),
+        Command::Health(options) => output::finish(health::run(&options)),
         Command::Keys(command) => output::finish(keys::run(&command)),
         Command::State(command) => output::finish(state::run(&command)),
         Command::Status(options) => verdict(status::run(*options)),

@@ -18,6 +18,7 @@ pub(crate) mod appio;
 pub(crate) mod certs;
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod metrics;
 pub(crate) mod quic;
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Certs(certs::Command),
     /// Find out why a federation does not work, and say what mends it
     Doctor(Box<doctor::DoctorOptions>),
+    /// Ask a daemon whether it serves: status 0 if so, 1 and the reason if not
+    Health(health::HealthOptions),
     /// Make the keys and secrets that SuperNodes and SuperExecs prove themselves with
     #[command(subcommand)]
     Keys(keys::Command),
@@ -389,6 +392,7 @@ mod tests {
             ("flwr-quic superlink --version", env!("CARGO_PKG_VERSION")),
             ("flwr-quic --version", env!("CARGO_PKG_VERSION")),
             ("flwr-quic certs server --help", "--san"),
+            ("flwr-quic health --help", "--root-certificates"),
             ("flwr-quic keys node --help", "--list"),
             ("flwr-quic keys join-secret --help", "--out"),
             ("flwr-quic superlink -h", "--appio-join-secret-file"),

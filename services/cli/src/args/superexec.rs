@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use flwr_superexec::Kind;
 
 use super::{
-    OURS, given, metrics::MetricsOptions, quic::QuicOptions, superlink::LogFormat,
-    supernode::ClientTransport,
+    OURS, given, health::HEALTH_VARIABLE, metrics::MetricsOptions, quic::QuicOptions,
+    superlink::LogFormat, supernode::ClientTransport,
 };
 
 /// The flags of a SuperExec, as given.
@@ -55,7 +55,7 @@ pub(crate) struct SuperExecOptions {
     pub(crate) outlive_parent: bool,
 
     /// Where to answer gRPC health checks; never TLS [default: nowhere]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", env = HEALTH_VARIABLE)]
     pub(crate) health_server_address: Option<String>,
 
     /// What carries calls to the daemon: `grpc`; `quic`, which our daemons serve beside it with TLS and `--transport`

@@ -14,8 +14,8 @@ use clap::{Args, ValueEnum};
 use flwr_superlink::Runtime;
 
 use super::{
-    OURS, appio::AppIoOptions, given, metrics::MetricsOptions, quic::QuicServerOptions, size,
-    superexec::WarmApps,
+    OURS, appio::AppIoOptions, given, health::HEALTH_VARIABLE, metrics::MetricsOptions,
+    quic::QuicServerOptions, size, superexec::WarmApps,
 };
 
 /// The flags of a SuperLink, as given.
@@ -136,7 +136,7 @@ pub(crate) struct SuperLinkOptions {
     simulationio_api_address: Option<String>,
 
     /// Where to answer gRPC health checks; never TLS [default: nowhere]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", env = HEALTH_VARIABLE)]
     pub(crate) health_server_address: Option<String>,
 
     /// How SuperExecs and ServerApps are served

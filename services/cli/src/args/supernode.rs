@@ -12,6 +12,7 @@ use super::{
     OURS,
     appio::AppIoOptions,
     given,
+    health::HEALTH_VARIABLE,
     metrics::MetricsOptions,
     quic::QuicServerOptions,
     size,
@@ -93,7 +94,7 @@ pub(crate) struct SuperNodeOptions {
     clientappio_api_address: Option<String>,
 
     /// Where to answer gRPC health checks; never TLS [default: nowhere]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", env = HEALTH_VARIABLE)]
     pub(crate) health_server_address: Option<String>,
 
     #[command(flatten)]

@@ -1,0 +1,1 @@
+"""A straight line, learned from points that stay on their nodes."""
