@@ -6,8 +6,12 @@ set -eu
 # shellcheck source-path=SCRIPTDIR source=apt.sh
 . "$(dirname "$0")/apt.sh"
 install_packages ca-certificates iputils-ping net-tools tini
-# `ping` asks without privileges: Docker lets every group do that.
+# `ping` asks without privileges, which Docker lets every group do: a program with privileges cannot even be started where
+# they are all dropped, as in docker-compose.yml.
 chmod u-s /bin/ping
+if command -v setcap >/dev/null; then
+    setcap -r /bin/ping 2>/dev/null || true
+fi
 
 groupadd --gid 49999 app
 useradd --uid 49999 --gid 49999 --home-dir /app --shell /bin/sh --no-create-home app

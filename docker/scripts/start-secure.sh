@@ -13,8 +13,9 @@ source "$DEPLOYMENT/scripts/images.sh"
 
 usage() {
     cat <<'END'
-usage: ./scripts/start-secure.sh [--no-build] [--strict]
+usage: ./scripts/start-secure.sh [--check] [--no-build] [--strict]
 
+  --check      look at the certificates and let the containers read them, and start nothing
   --no-build   use the images that there are
   --strict     refuse private keys that others than their owner and group can read
 
@@ -28,9 +29,10 @@ END
 }
 
 main() {
-    local build=yes strict=no
+    local check=no build=yes strict=no
     while [[ $# -gt 0 ]]; do
         case $1 in
+            --check) check=yes ;;
             --no-build) build=no ;;
             --strict) strict=yes ;;
             -h | --help) usage; exit ;;
@@ -47,6 +49,10 @@ main() {
     say "3. The containers may read them"
     join_secrets_exist
     certificates_permit
+    if [[ $check == yes ]]; then
+        echo "The certificates are right."
+        exit
+    fi
     if [[ $build == yes ]]; then
         say "4. Images"
         # shellcheck disable=SC2119 # all

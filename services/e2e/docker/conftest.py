@@ -41,7 +41,6 @@ def binary() -> Path:
 @pytest.fixture(scope="session")
 def deployment(engine: None, binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A deployment with certificates for two nodes and images, not started; removed with all that is its own."""
-    # Images that were there are whoever's they are.
     made = Deployment(tmp_path_factory.mktemp("deployment"), binary, Path(sys.executable).parent)
     # Whose names these are, nobody else's containers may have.
     taken = made.shell("docker ps -a --filter name=flower- --format '{{.Names}}'").split()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -43,6 +44,11 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
         time.sleep(0.2)
 
 
+def typed(command: str) -> str:
+    """A command with `docker compose` as Compose is called here."""
+    return re.sub(r"\bdocker compose\b", " ".join(engine.compose()), command)
+
+
 class Deployment:
     """Copies of `docker/` and `certificates/`, and what an operator types there."""
 
@@ -71,9 +77,8 @@ class Deployment:
         self, command: str, folder: Optional[Path] = None, seconds: float = 300, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Types a command into a shell, with `docker compose` as Compose is called here."""
-        typed = re.sub(r"\bdocker compose\b", " ".join(engine.compose()), command)
         return subprocess.run(
-            ["bash", "-c", typed],
+            ["bash", "-c", typed(command)],
             cwd=folder or self.docker,
             env={**self.environment, **environment},
             stdin=subprocess.DEVNULL,
@@ -89,6 +94,32 @@ class Deployment:
         done = self.try_shell(command, folder, seconds, **environment)
         assert done.returncode == 0, f"{command}: status {done.returncode}\n{done.stdout[-5000:]}"
         return done.stdout
+
+    def build(self, *services: str, compose_file: str = "docker-compose.yml") -> None:
+        """The images, as start-secure.sh builds them."""
+        steps = "source scripts/common.sh; source scripts/images.sh; require_engine; build_images"
+        self.shell(f"{steps} {' '.join(services)}", seconds=900, COMPOSE_FILE=compose_file)
+        engine.keep_layers()
+
+    def follow(self, command: str, said: str) -> None:
+        """Types a command that goes on until it is ended; ends it once it has said something."""
+        log = self.root / "followed"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {typed(command)}"],
+                cwd=self.docker,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            wait_for(lambda: said in log.read_text(errors="replace"), 60, f"{command} says {said}")
+            assert process.poll() is None, "it goes on"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(20)
 
     def make_certificates(self, clients: int = 2) -> None:
         """What the document says where certificates are not found."""

@@ -1,7 +1,7 @@
 """A Docker engine for the tests: the one of this machine, or one that is started for them alone.
 
-Where none answers and this is root on Debian, `docker.io`, `docker-compose` and `debootstrap` are installed and an engine is started with
-a socket and a data folder of its own (`target/docker`, which keeps built images for the next time).
+Where none answers and this is root on Debian, `docker.io`, `docker-compose` and `debootstrap` are installed and an engine
+is started with a socket and a data folder of its own (`target/docker`, which keeps built images for the next time).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Optional
@@ -25,8 +26,11 @@ class Unavailable(Exception):
 class Engine:
     """Something that answers `docker`; ended with the tests if it was started for them."""
 
+    own = False
+
     def __init__(self) -> None:
         self._daemon: Optional[subprocess.Popen[bytes]] = None
+        self._run = ""
         if not answers():
             self._start()
         if not compose():
@@ -42,18 +46,23 @@ class Engine:
             raise Unavailable("no engine answers `docker version`, and starting one takes root")
         if shutil.which("dockerd") is None:
             _install("docker.io", "docker-compose")
+            if answers():
+                return
         DATA.mkdir(parents=True, exist_ok=True)
-        socket = f"unix://{DATA}/docker.sock"
-        log = (DATA / "dockerd.log").open("wb")
-        self._daemon = subprocess.Popen(
-            ["dockerd", "--host", socket, "--data-root", DATA / "data", "--exec-root", DATA / "run"]
-            + ["--pidfile", DATA / "docker.pid"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        # The names of sockets are short.
+        self._run = tempfile.mkdtemp(prefix="flwr-docker-")
+        socket = f"unix://{self._run}/docker.sock"
+        with (DATA / "dockerd.log").open("wb") as log:
+            self._daemon = subprocess.Popen(
+                ["dockerd", "--host", socket, "--data-root", DATA / "data"]
+                + ["--exec-root", f"{self._run}/exec", "--pidfile", f"{self._run}/docker.pid"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         os.environ["DOCKER_HOST"] = socket
+        Engine.own = True
         end = time.monotonic() + 60
         while not answers():
             if self._daemon.poll() is not None or time.monotonic() > end:
@@ -72,6 +81,19 @@ class Engine:
                 self._daemon.kill()
                 self._daemon.wait()
             os.environ.pop("DOCKER_HOST", None)
+            Engine.own = False
+            shutil.rmtree(self._run, ignore_errors=True)
+
+
+def keep_layers() -> None:
+    """Names the images once more where the engine is ours: what they are made of then outlives them for the next time."""
+    if not Engine.own:
+        return
+    listed = ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+    for name in names:
+        if name.startswith("flwr-quic/"):
+            subprocess.run(["docker", "tag", name, name.replace("flwr-quic/", "kept/", 1)], check=True)
 
 
 def answers() -> bool:

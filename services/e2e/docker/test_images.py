@@ -16,14 +16,13 @@ MIB = 1 << 20
 @pytest.fixture(scope="module", autouse=True)
 def built(deployment: Deployment) -> None:
     """The images of the deployment, built as the document says."""
-    # As start-secure.sh does it, but for the containers.
-    deployment.shell("source scripts/common.sh; source scripts/images.sh; require_engine; build_images", seconds=900)
+    deployment.build()
 
 
 @rows("S140", "S160", "S118", "S119", "S120")
 def test_builds_are_repeated_from_the_cache(deployment: Deployment) -> None:
     begun = time.monotonic()
-    deployment.shell("source scripts/common.sh; source scripts/images.sh; require_engine; build_images superlink")
+    deployment.build("superlink")
     assert time.monotonic() - begun < 60
     names = deployment.shell("docker images --format '{{.Repository}}:{{.Tag}}'").split()
     assert {"flwr-quic/superlink:slim", "flwr-quic/supernode:slim", "flwr-quic/superexec:latest"} <= set(names)

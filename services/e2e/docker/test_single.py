@@ -17,11 +17,8 @@ NETWORK = "flower-test-single"
 @pytest.fixture(scope="module")
 def single(deployment: Deployment) -> Iterator[Deployment]:
     """The images with Python, certificates in `superlink-certificates/`, and a network."""
-    deployment.shell(
-        "source scripts/common.sh; source scripts/images.sh; require_engine;"
-        " COMPOSE_FILE=docker-compose.development.yml build_images; COMPOSE_FILE=docker-compose.yml build_images",
-        seconds=900,
-    )
+    for file in ("docker-compose.development.yml", "docker-compose.yml"):
+        deployment.build(compose_file=file)
     deployment.shell(
         "$FLWR_QUIC_BINARY certs ca --dir superlink-certificates &&"
         " $FLWR_QUIC_BINARY certs server --dir superlink-certificates &&"

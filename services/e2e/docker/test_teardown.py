@@ -28,9 +28,7 @@ def test_compose_by_hand(deployment: Deployment) -> None:
 @rows("S14", "S15")
 def test_the_development_deployment(deployment: Deployment) -> None:
     files = {"COMPOSE_FILE": "docker-compose.development.yml"}
-    deployment.shell(
-        "source scripts/common.sh; source scripts/images.sh; require_engine; build_images", seconds=900, **files
-    )
+    deployment.build(compose_file=files["COMPOSE_FILE"])
     deployment.shell("docker compose up -d", **files)
     try:
         said = deployment.shell("flwr run . local-development --stream")

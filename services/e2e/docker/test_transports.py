@@ -50,6 +50,7 @@ def captured(request: pytest.FixtureRequest, deployment: Deployment, tmp_path_fa
     if shutil.which("tcpdump") is None:
         pytest.skip("tcpdump is missing: sudo apt-get install tcpdump")
     transport = request.param
+    deployment.build()
     deployment.shell("docker compose up --no-start", TRANSPORT=transport)
     bridge = Bridge(deployment, tmp_path_factory.mktemp("capture") / f"{transport}.pcap")
     try:
