@@ -103,6 +103,15 @@ impl HandshakeError {
         }
     }
 
+    /// What ended a connection whose handshake was complete for the client, if it is the server's alert.
+    #[must_use]
+    pub fn refusal(error: &io::Error) -> Option<Self> {
+        match error.get_ref()?.downcast_ref::<Error>()? {
+            Error::AlertReceived(alert) => Some(Self::refused(*alert)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn explain(trust: &Trust, host: &str, error: &io::Error) -> Self {
         let tls = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
         match tls {

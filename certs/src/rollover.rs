@@ -13,13 +13,15 @@ use crate::{
 };
 
 /// Makes a CA that signs from now on below `dir`, where one is, and keeps the certificates of those before that are still
-/// valid: whoever trusts `ca.crt` trusts what each of them has signed. Gives the files written.
+/// valid: whoever trusts `ca.crt` trusts what each of them has signed. Files are written `in_place` or replaced. Gives the files
+/// written.
 ///
 /// # Errors
 /// When there is no CA yet, or disk errors.
 pub fn roll_over(
     dir: &Path,
     options: &CaOptions,
+    in_place: bool,
     now_unix: f64,
 ) -> Result<Vec<PathBuf>, CertError> {
     let (certificate, key) = ca_files(dir)?;
@@ -34,7 +36,7 @@ pub fn roll_over(
     }
     let mut writes = bundles(dir, &certificate, &bundle);
     writes.push((key, ca.key_pem().into_bytes()));
-    files::replace_all(&writes, false)?;
+    files::replace_all(&writes, in_place)?;
     Ok(writes.into_iter().map(|(path, _)| path).collect())
 }
 
@@ -42,7 +44,7 @@ pub fn roll_over(
 ///
 /// # Errors
 /// When there is no other CA, or disk errors.
-pub fn retire_former(dir: &Path) -> Result<Vec<PathBuf>, CertError> {
+pub fn retire_former(dir: &Path, in_place: bool) -> Result<Vec<PathBuf>, CertError> {
     let (certificate, key) = ca_files(dir)?;
     if pem_file::read_certificates(&certificate)?.len() == 1 {
         return Err(CertError::NoFormerCa { path: certificate });
@@ -50,7 +52,7 @@ pub fn retire_former(dir: &Path) -> Result<Vec<PathBuf>, CertError> {
     // The first, which the key has to fit.
     let ca = Ca::load(&certificate, &key)?;
     let writes = bundles(dir, &certificate, ca.certificate_pem());
-    files::replace_all(&writes, false)?;
+    files::replace_all(&writes, in_place)?;
     Ok(writes.into_iter().map(|(path, _)| path).collect())
 }
 

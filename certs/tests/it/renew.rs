@@ -220,10 +220,12 @@ fn one_ca_follows_another() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     federation(dir, Layout::Both);
-    let none = retire_former(dir).unwrap_err();
+    let none = retire_former(dir, false).unwrap_err();
     assert!(none.to_string().contains("none to retire"), "{none}");
 
-    let mut written = roll_over(dir, &CaOptions::default(), NOW).unwrap();
+    let inode = || dir.join("ca.crt").metadata().unwrap().ino();
+    let before = inode();
+    let mut written = roll_over(dir, &CaOptions::default(), true, NOW).unwrap();
     written.sort();
     let names: Vec<_> = written
         .iter()
@@ -241,8 +243,9 @@ fn one_ca_follows_another() {
     assert_eq!(renewed(&renewals).len(), 4, "{renewals:?}");
     assert!(renewed(&renew(dir, &RenewOptions::default(), NOW).unwrap()).is_empty());
 
-    retire_former(dir).unwrap();
+    retire_former(dir, true).unwrap();
     assert_eq!(show(&dir.join("ca.crt"), NOW).unwrap().len(), 1);
+    assert_eq!(inode(), before);
     assert_good(dir, "server.pem", "server.key", NOW);
     assert_good(dir, "clients/client1.crt", "clients/client1.key", NOW);
 }

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use flwr_certs::ClientTls;
+use flwr_certs::{ClientTls, HandshakeError};
 use flwr_transport::{ConnectError, Current};
 use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::endpoint::{Endpoint, Settings};
@@ -71,7 +71,15 @@ impl Questioner {
             });
         };
         let tls = tls.load();
-        let stream = Box::pin(self.endpoint.handshake(&tls, tls.config(), tcp)).await?;
+        let handshake = self.endpoint.handshake(&tls, tls.config(), tcp);
+        let mut stream = Box::pin(handshake).await?;
+        // A server judges a client's certificate when the handshake is over for the client (RFC 8446, section 4.4.2.4).
+        let said = tokio::time::timeout(VERDICT_TIME_MAX, stream.read_u8()).await;
+        if let Ok(Err(error)) = said
+            && let Some(refused) = HandshakeError::refusal(&error)
+        {
+            return Err(self.endpoint.failed(false, refused));
+        }
         let session = stream.get_ref().1;
         let chain = session.peer_certificates().unwrap_or_default();
         Ok(Shaken {
@@ -123,8 +131,20 @@ impl Questioner {
         let failed = |error: hyper::Error| self.endpoint.failed(true, Chain(&error));
         let builder = Builder::new(TokioExecutor::new());
         let (mut requests, served) = builder.handshake(TokioIo::new(io)).await.map_err(failed)?;
-        let _driven = AbortOnDropHandle::new(tokio::spawn(served));
-        let response = requests.send_request(request).await.map_err(failed)?;
+        let driven = AbortOnDropHandle::new(tokio::spawn(served));
+        let response = match requests.send_request(request).await {
+            Ok(response) => response,
+            // What ended the connection says more.
+            Err(error) if error.is_canceled() => {
+                let ended = tokio::time::timeout(self.patience, driven).await;
+                let cause = match ended {
+                    Ok(Ok(Err(cause))) => cause,
+                    _ => error,
+                };
+                return Err(failed(cause));
+            }
+            Err(error) => return Err(failed(error)),
+        };
         let (head, body) = response.into_parts();
         let collected = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let collected = collected.map_err(|error| self.endpoint.failed(true, error))?;
@@ -167,6 +187,8 @@ impl std::fmt::Debug for Questioner {
     }
 }
 
+/// How long a server may take to say that it does not want a client.
+const VERDICT_TIME_MAX: Duration = Duration::from_millis(500);
 /// A flag and a length come before a message of gRPC.
 const FRAME_HEAD: usize = 5;
 /// The lists of runs of a long life.

@@ -44,6 +44,11 @@ fn make_ca(ca: &Ca, now_unix: f64) -> Result<String, Exit> {
         common_name: ca.name.clone(),
         ..CaOptions::default()
     };
+    if ca.in_place && !ca.rollover && !ca.retire {
+        return Err(Exit::Problem(
+            "--in-place is for a CA that is there: give it with --rollover or --retire".into(),
+        ));
+    }
     if ca.rollover {
         return renew::next_ca(ca, &options, now_unix);
     }

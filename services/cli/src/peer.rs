@@ -5,42 +5,32 @@ use std::path::{Path, PathBuf};
 use flwr_certs::{ClientCertificate, ClientTls};
 use flwr_state::{Clock as _, SystemClock};
 
-use crate::exit::sentence;
+use crate::{args::trust::TrustOptions, exit::sentence};
 
-/// The files of a certificate to show.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shown<'a> {
-    certificate: &'a Path,
-    key: &'a Path,
-}
-
-impl<'a> Shown<'a> {
-    /// Both, or none; the command line lets nothing else through.
-    pub(crate) fn given(certificate: Option<&'a Path>, key: Option<&'a Path>) -> Option<Self> {
-        Some(Self {
-            certificate: certificate?,
-            key: key?,
-        })
-    }
-}
-
-/// Trusts the CAs in `roots`, or those of the system.
+/// As the flags say; none with `--insecure`. Without a flag, the CAs in `roots` are trusted, or those of the system.
 ///
 /// # Errors
 /// The file that cannot be used, and why.
 pub(crate) fn client_tls(
-    roots: Option<&Path>,
-    shown: Option<Shown<'_>>,
-) -> Result<ClientTls, (PathBuf, String)> {
-    let tls = ClientTls::load(roots, None).map_err(|error| {
-        let path = roots.unwrap_or_else(|| Path::new("the system's CAs"));
-        (path.to_owned(), sentence(&error))
+    trust: &TrustOptions,
+    roots: Option<PathBuf>,
+) -> Result<Option<ClientTls>, (PathBuf, String)> {
+    if trust.insecure {
+        return Ok(None);
+    }
+    let roots = trust.root_certificates.clone().or(roots);
+    let tls = ClientTls::load(roots.as_deref(), None).map_err(|error| {
+        let path = roots.unwrap_or_else(|| Path::new("the system's CAs").to_owned());
+        (path, sentence(&error))
     })?;
-    let Some(Shown { certificate, key }) = shown else {
-        return Ok(tls);
+    let Some(certificate) = &trust.ssl_client_certfile else {
+        return Ok(Some(tls));
     };
-    let now = SystemClock.now().seconds();
-    let loaded = ClientCertificate::load(certificate, Some(key), None, now);
-    let loaded = loaded.map_err(|error| (certificate.to_owned(), sentence(&error)))?;
-    Ok(tls.showing(&loaded))
+    let (key, now) = (
+        trust.ssl_client_keyfile.as_deref(),
+        SystemClock.now().seconds(),
+    );
+    let loaded = ClientCertificate::load(certificate, key, None, now);
+    let loaded = loaded.map_err(|error| (certificate.clone(), sentence(&error)))?;
+    Ok(Some(tls.showing(&loaded)))
 }

@@ -34,6 +34,10 @@ pub(crate) struct Ca {
     /// Take the CAs before the one that signs out of ca.crt
     #[arg(long, conflicts_with_all = ["force", "rollover"])]
     pub(crate) retire: bool,
+    /// With either of them: write into the files that are there instead of replacing them, for files that are mounted one
+    /// by one into containers
+    #[arg(long)]
+    pub(crate) in_place: bool,
 }
 
 #[derive(Args, Debug)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::supernode::ClientTransport;
+use super::{supernode::ClientTransport, trust::TrustOptions};
 
 /// What to look at, and how to say what was found.
 #[derive(Args, Debug)]
@@ -29,22 +29,8 @@ pub(crate) struct DoctorOptions {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) health: Option<String>,
 
-    /// The CA that the certificates of servers are signed with: a PEM file [default: ca.crt among the certificates, else
-    /// the system's CAs]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) root_certificates: Option<PathBuf>,
-
-    /// Servers have no TLS
-    #[arg(long, conflicts_with = "root_certificates")]
-    pub(crate) insecure: bool,
-
-    /// A certificate to show to servers that demand one: a PEM file
-    #[arg(long, value_name = "FILE", requires = "ssl_client_keyfile")]
-    pub(crate) ssl_client_certfile: Option<PathBuf>,
-
-    /// The private key of that certificate: a PEM file
-    #[arg(long, value_name = "FILE", requires = "ssl_client_certfile")]
-    pub(crate) ssl_client_keyfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: TrustOptions,
 
     /// Whether the SuperLink has to be reached over QUIC: `grpc`, it is not tried; `auto`, it would be better; `quic`, it
     /// has to be

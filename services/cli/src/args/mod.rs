@@ -27,6 +27,7 @@ pub(crate) mod status;
 pub(crate) mod superexec;
 pub(crate) mod superlink;
 pub(crate) mod supernode;
+pub(crate) mod trust;
 
 /// What the program is to do.
 #[derive(Debug, Subcommand)]

@@ -1,10 +1,8 @@
 //! `flwr-quic status`: the flags.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
-use super::doctor::OutputFormat;
+use super::{doctor::OutputFormat, trust::TrustOptions};
 
 /// Whom to ask, and how to say what they answer.
 #[derive(Args, Debug)]
@@ -18,21 +16,8 @@ pub(crate) struct StatusOptions {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) metrics: Option<String>,
 
-    /// The CA that the SuperLink's certificate is signed with: a PEM file [default: the system's CAs]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) root_certificates: Option<PathBuf>,
-
-    /// The SuperLink has no TLS
-    #[arg(long, conflicts_with = "root_certificates")]
-    pub(crate) insecure: bool,
-
-    /// A certificate to show to a SuperLink that demands one (its --control-ssl-client-ca-certfile): a PEM file
-    #[arg(long, value_name = "FILE", requires = "ssl_client_keyfile")]
-    pub(crate) ssl_client_certfile: Option<PathBuf>,
-
-    /// The private key of that certificate: a PEM file
-    #[arg(long, value_name = "FILE", requires = "ssl_client_certfile")]
-    pub(crate) ssl_client_keyfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: TrustOptions,
 
     /// Show it again and again, every so many seconds
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",

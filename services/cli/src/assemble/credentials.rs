@@ -66,15 +66,30 @@ pub(super) struct PeerTls {
 #[derive(Clone)]
 pub(super) struct PeerFiles {
     /// The CAs that the peer is judged by; those of the system without it.
-    pub(super) roots: Option<PathBuf>,
+    roots: Option<PathBuf>,
     /// The certificate that is shown to it.
-    pub(super) certificate: Option<PathBuf>,
+    certificate: Option<PathBuf>,
     /// The key of that, unless it is the node's.
-    pub(super) key: Option<PathBuf>,
-    pub(super) node: Option<Arc<NodeKeyPair>>,
+    key: Option<PathBuf>,
+    node: Option<Arc<NodeKeyPair>>,
 }
 
 impl PeerFiles {
+    /// Those that the flags name.
+    pub(super) fn given(
+        roots: Option<&OsStr>,
+        shown: [Option<&Path>; 2],
+        node: Option<&Arc<NodeKeyPair>>,
+    ) -> Self {
+        let [certificate, key] = shown.map(|path| path.map(PathBuf::from));
+        Self {
+            roots: roots.map(PathBuf::from),
+            certificate,
+            key,
+            node: node.map(Arc::clone),
+        }
+    }
+
     /// Reads them now and whenever they change.
     pub(super) fn load(self, renewals: &mut Renewals) -> Result<PeerTls, Exit> {
         let (tcp, quic) = self.read(SystemClock.now().seconds())?;

@@ -110,15 +110,16 @@ async fn prepare(options: &SuperExecOptions) -> Result<Parts, Exit> {
     let daemon = Address::parse(&options.appio_api_address)?;
     let roots = options.root_certificates.as_deref();
     let tls = load_client_tls(options.insecure, roots, &options.appio_api_address)?;
-    check_client_certificate(options.client_certificate(), tls.is_some())?;
-    if let [Some(_), None] = options.client_certificate() {
+    let shown = options.client_certificate();
+    check_client_certificate(shown, tls.is_some())?;
+    if let [Some(_), None] = shown {
         return Err(Exit::Problem(
             "`--ssl-client-certfile` has a key: give it with `--ssl-client-keyfile`.".into(),
         ));
     }
     let mut renewals = Renewals::default();
     let tls = match tls {
-        Some(_) => Some(peer_files(options).load(&mut renewals)?),
+        Some(_) => Some(PeerFiles::given(roots, shown, None).load(&mut renewals)?),
         None => None,
     };
     let join_secret = load_join_secret(options)?;
@@ -139,19 +140,6 @@ async fn prepare(options: &SuperExecOptions) -> Result<Parts, Exit> {
         health,
         metrics,
     })
-}
-
-/// What proves the daemon to this SuperExec, and this SuperExec to the daemon.
-fn peer_files(options: &SuperExecOptions) -> PeerFiles {
-    let [certificate, key] = options
-        .client_certificate()
-        .map(|path| path.map(PathBuf::from));
-    PeerFiles {
-        roots: options.root_certificates.as_ref().map(PathBuf::from),
-        certificate,
-        key,
-        node: None,
-    }
 }
 
 fn load_join_secret(options: &SuperExecOptions) -> Result<Option<JoinSecret>, Exit> {

@@ -95,10 +95,11 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         Some(scheme) => load_rest_tls(scheme, options.insecure, roots, &options.superlink)?,
     };
     let keys = Arc::new(load_keys(options, || data_folder(options))?);
-    check_client_certificate(options.client_certificate(), tls.is_some())?;
+    let shown = options.client_certificate();
+    check_client_certificate(shown, tls.is_some())?;
     let mut renewals = Renewals::default();
     let tls = match tls {
-        Some(_) => Some(peer_files(options, &keys).load(&mut renewals)?),
+        Some(_) => Some(PeerFiles::given(roots, shown, Some(&keys)).load(&mut renewals)?),
         None => None,
     };
     if scheme.is_some() && !matches!(options.keys(), KeyFlags::Neither) {
@@ -144,19 +145,6 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         journal,
         fabs,
     })
-}
-
-/// What proves the SuperLink to this node and this node to the SuperLink.
-fn peer_files(options: &SuperNodeOptions, keys: &Arc<NodeKeyPair>) -> PeerFiles {
-    let [certificate, key] = options
-        .client_certificate()
-        .map(|path| path.map(PathBuf::from));
-    PeerFiles {
-        roots: options.root_certificates.as_ref().map(PathBuf::from),
-        certificate,
-        key,
-        node: Some(Arc::clone(keys)),
-    }
 }
 
 /// Flags that exclude each other are refused, never silently left out.

@@ -60,7 +60,8 @@ fn describe(text: &mut String, renewal: &Renewal) {
 /// Makes the next CA beside the one that is there.
 pub(super) fn next_ca(ca: &Ca, options: &CaOptions, now_unix: f64) -> Result<String, Exit> {
     let dir = &ca.place.dir;
-    let written = roll_over(dir, options, now_unix).map_err(|error| Exit::because(&error))?;
+    let written =
+        roll_over(dir, options, ca.in_place, now_unix).map_err(|error| Exit::because(&error))?;
     let flag = dir_flag(dir);
     Ok(format!(
         "{}\nNext, give ca.crt, which holds both CAs, to whoever connects: nodes, SuperExecs and users. When all have it,\n  \
@@ -71,7 +72,8 @@ pub(super) fn next_ca(ca: &Ca, options: &CaOptions, now_unix: f64) -> Result<Str
 
 /// Takes the CAs before it out of `ca.crt`.
 pub(super) fn retire(ca: &Ca) -> Result<String, Exit> {
-    let written = retire_former(&ca.place.dir).map_err(|error| Exit::because(&error))?;
+    let written =
+        retire_former(&ca.place.dir, ca.in_place).map_err(|error| Exit::because(&error))?;
     Ok(format!(
         "{}\nNext, give ca.crt to whoever has the one with both CAs.\n",
         wrote(&written)

@@ -235,12 +235,12 @@ fn unreadable(path: &Path, uid: u32) -> std::io::Result<Option<PathBuf>> {
     let folders = path.ancestors().skip(1);
     for folder in folders.filter(|folder| !folder.as_os_str().is_empty()) {
         let meta = folder.metadata()?;
-        if !may(meta.mode(), meta.uid(), uid, Access::Enter) {
+        if !may(&meta, uid, Access::Enter) {
             return Ok(Some(folder.to_owned()));
         }
     }
     let meta = path.metadata()?;
-    let allowed = may(meta.mode(), meta.uid(), uid, Access::Read);
+    let allowed = may(&meta, uid, Access::Read);
     Ok((!allowed).then(|| path.to_owned()))
 }
 
@@ -251,13 +251,22 @@ enum Access {
     Read,
 }
 
-/// Whether a user may; that it is in the file's group is not assumed.
-fn may(mode: u32, owner: u32, uid: u32, access: Access) -> bool {
+/// Whether a user may.
+fn may(meta: &fs::Metadata, uid: u32, access: Access) -> bool {
+    allows(meta.mode(), [meta.uid(), meta.gid()], uid, access)
+}
+
+/// Whether a mode lets a user in, whose group has the same number, as in our images.
+fn allows(mode: u32, [owner, group]: [u32; 2], uid: u32, access: Access) -> bool {
     let bit = match access {
         Access::Enter => 0o1,
         Access::Read => 0o4,
     };
-    let shift = if owner == uid { 6 } else { 0 };
+    let shift = match uid {
+        uid if uid == owner => 6,
+        uid if uid == group => 3,
+        _ => 0,
+    };
     uid == 0 || mode >> shift & bit != 0
 }
 
@@ -318,17 +327,18 @@ mod tests {
     #[test]
     fn modes_say_who_may() {
         for (mode, owner, uid, reads, enters) in [
-            (0o400, 49999, 49999, true, false),
-            (0o400, 1000, 49999, false, false),
-            (0o644, 1000, 49999, true, false),
-            (0o700, 1000, 49999, false, false),
-            (0o711, 1000, 49999, false, true),
-            (0o000, 1000, 0, true, true),
+            (0o400, [49999, 0], 49999, true, false),
+            (0o400, [1000, 1000], 49999, false, false),
+            (0o640, [0, 49999], 49999, true, false),
+            (0o644, [1000, 1000], 49999, true, false),
+            (0o700, [1000, 1000], 49999, false, false),
+            (0o711, [1000, 1000], 49999, false, true),
+            (0o000, [1000, 1000], 0, true, true),
             // The owner's bits alone count for the owner.
-            (0o044, 49999, 49999, false, false),
+            (0o044, [49999, 0], 49999, false, false),
         ] {
-            assert_eq!(may(mode, owner, uid, Access::Read), reads, "{mode:o}");
-            assert_eq!(may(mode, owner, uid, Access::Enter), enters, "{mode:o}");
+            assert_eq!(allows(mode, owner, uid, Access::Read), reads, "{mode:o}");
+            assert_eq!(allows(mode, owner, uid, Access::Enter), enters, "{mode:o}");
         }
     }
 

@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use flwr_certs::ClientTls;
 use flwr_compat_grpc::f1::look::Service;
 use flwr_state::{Clock as _, SystemClock};
 
@@ -27,7 +26,7 @@ use crate::{
     },
     exit::Exit,
     output::say,
-    peer::{self, Shown},
+    peer,
 };
 use finding::{Check, Finding, as_json, for_people, is_well};
 use network::Looking;
@@ -117,9 +116,16 @@ impl Servers {
         if self.is_empty() {
             return Vec::new();
         }
-        let tls = match client_tls(options, dir) {
+        let tls = match peer::client_tls(&options.trust, dir.and_then(files::ca_in)) {
             Ok(tls) => tls,
-            Err(finding) => return vec![finding],
+            Err((path, why)) => {
+                let remedy = "give the certificate of the CA with --root-certificates, or have certificates renewed";
+                return vec![
+                    Check::Files
+                        .problem(path.display().to_string(), why)
+                        .mended_by(remedy),
+                ];
+            }
         };
         let looking = Looking {
             tls,
@@ -135,25 +141,4 @@ impl Servers {
         }
         findings
     }
-}
-
-/// Whom servers are judged by, and what is shown to them.
-fn client_tls(options: &DoctorOptions, dir: Option<&Path>) -> Result<Option<ClientTls>, Finding> {
-    if options.insecure {
-        return Ok(None);
-    }
-    let roots = options
-        .root_certificates
-        .clone()
-        .or_else(|| files::ca_in(dir?));
-    let shown = Shown::given(
-        options.ssl_client_certfile.as_deref(),
-        options.ssl_client_keyfile.as_deref(),
-    );
-    let tls = peer::client_tls(roots.as_deref(), shown);
-    tls.map(Some).map_err(|(path, error)| {
-        Check::Files
-            .problem(path.display().to_string(), error)
-            .mended_by("give the certificate of the CA with --root-certificates, or have certificates renewed")
-    })
 }

@@ -139,7 +139,7 @@ fn fingerprint(files: &[PathBuf]) -> Fingerprint {
     Fingerprint::of(files.iter().map(PathBuf::as_path))
 }
 
-const RENEW: &str = "renew it with `flwr-quic certs renew`, which takes no restart";
+const RENEW: &str = "renew it with `flwr-quic certs renew`, or a CA with `certs ca --rollover`; no restart is needed";
 const DAY: f64 = 86_400.0;
 /// Enough to order, make and hand out a new certificate.
 const WARN_DAYS: f64 = 30.0;

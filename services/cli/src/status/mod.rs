@@ -13,21 +13,21 @@ use std::{
     time::Duration,
 };
 
-use flwr_certs::{ClientTls, format_iso};
+use flwr_certs::format_iso;
 use flwr_compat_grpc::{
     client::Questioner,
     f1::look::{self, RunSeen, RunsSeen},
 };
 use flwr_transport::Current;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::{sync::OnceCell, time::sleep};
 
 use crate::{
     address::Address,
     args::{doctor::OutputFormat, status::StatusOptions},
     exit::Exit,
     output::say,
-    peer::{self, Shown},
+    peer,
 };
 use figures::Figures;
 use page::Page;
@@ -64,6 +64,8 @@ struct Source {
     control: Questioner,
     metrics: Option<Address>,
     patience: Duration,
+    /// Asked for once: the question is a refused call, which is a line in the SuperLink's log.
+    version: OnceCell<Option<String>>,
 }
 
 /// What there is.
@@ -79,13 +81,16 @@ impl Source {
         let address = Address::parse(&options.control)?;
         let metrics = options.metrics.as_deref().map(Address::parse).transpose()?;
         let patience = Duration::from_secs(options.timeout);
-        let tls = client_tls(options)?.map(Current::new);
+        let tls = peer::client_tls(&options.trust, None)
+            .map_err(|(path, why)| Exit::Problem(format!("{}: {why}", path.display())))?;
+        let tls = tls.map(Current::new);
         let control = Questioner::new(&address.host, address.port, tls, patience);
         Ok(Self {
             address,
             control,
             metrics,
             patience,
+            version: OnceCell::new(),
         })
     }
 
@@ -105,7 +110,11 @@ impl Source {
             Exit::Problem(format!("the SuperLink tells nothing: {}", error.message))
         };
         let seen = look::list_runs(&self.control).await.map_err(unreached)?;
-        let server = look::identify(&self.control).await.map_err(unreached)?;
+        let asked = self.version.get_or_try_init(async || {
+            let server = look::identify(&self.control).await?;
+            Ok(server.version)
+        });
+        let version = asked.await.map_err(unreached)?.clone();
         let figures = match (&self.metrics, before.as_mut()) {
             (Some(metrics), Some(before)) => {
                 let page = Page::fetch(metrics, self.patience).await;
@@ -118,24 +127,11 @@ impl Source {
         };
         Ok(Status {
             address: self.address.clone(),
-            version: server.version,
+            version,
             seen,
             figures,
         })
     }
-}
-
-fn client_tls(options: &StatusOptions) -> Result<Option<ClientTls>, Exit> {
-    if options.insecure {
-        return Ok(None);
-    }
-    let shown = Shown::given(
-        options.ssl_client_certfile.as_deref(),
-        options.ssl_client_keyfile.as_deref(),
-    );
-    let tls = peer::client_tls(options.root_certificates.as_deref(), shown);
-    tls.map(Some)
-        .map_err(|(path, error)| Exit::Problem(format!("{}: {error}", path.display())))
 }
 
 fn print(status: &Status, format: OutputFormat) -> String {
