@@ -11,7 +11,7 @@ use super::page::Page;
 pub(super) struct Figures {
     /// SuperNodes by state.
     pub(super) nodes: BTreeMap<String, f64>,
-    /// Instructions by state, those that are nowhere left out.
+    /// Instructions by state.
     pub(super) messages: BTreeMap<String, f64>,
     /// By kind, how many there were and how many seconds they took.
     pub(super) rounds: BTreeMap<String, (f64, f64)>,
@@ -31,8 +31,6 @@ pub(super) struct Transfers {
 impl Figures {
     /// Those of `page`, with the rates since `before`.
     pub(super) fn of(before: &Page, page: &Page) -> Self {
-        let mut messages = page.by("flwr_quic_instructions", "state");
-        messages.retain(|_, number| *number > 0.0);
         let counts = page.by("flwr_quic_round_duration_seconds_count", "kind");
         let sums = page.by("flwr_quic_round_duration_seconds_sum", "kind");
         let rounds = counts.into_iter().map(|(kind, count)| {
@@ -41,7 +39,7 @@ impl Figures {
         });
         Self {
             nodes: page.by("flwr_quic_nodes", "state"),
-            messages,
+            messages: page.by("flwr_quic_instructions", "state"),
             rounds: rounds.collect(),
             transfers: transfers(before, page),
         }
@@ -71,7 +69,7 @@ impl Figures {
     /// Lines for people.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = vec![
-            format!("nodes      {}", listed(&self.nodes, "none has joined")),
+            format!("nodes      {}", listed(&self.nodes, "none online")),
             format!("messages   {}", listed(&self.messages, "none on the way")),
         ];
         let rounds: Vec<_> = self
@@ -123,9 +121,14 @@ fn transfers(before: &Page, page: &Page) -> Vec<Transfers> {
     .collect()
 }
 
+/// Those that there are. An older SuperLink may not tell.
 fn listed(numbers: &BTreeMap<String, f64>, nothing: &str) -> String {
+    if numbers.is_empty() {
+        return "not among the metrics".to_owned();
+    }
     let list: Vec<_> = numbers
         .iter()
+        .filter(|(_, number)| **number > 0.0)
         .map(|(state, number)| format!("{number} {state}"))
         .collect();
     or(&list.join(", "), nothing)
@@ -187,6 +190,11 @@ mod tests {
     fn nothing_is_said_as_such() {
         let empty = Page::read("");
         let lines = Figures::of(&empty, &empty).lines();
-        assert!(lines[0].ends_with("none has joined") && lines[3].ends_with("none in progress"));
+        assert!(
+            lines[0].ends_with("not among the metrics") && lines[3].ends_with("none in progress")
+        );
+        let alone = Page::read("flwr_quic_nodes{state=\"online\"} 0\n");
+        let lines = Figures::of(&empty, &alone).lines();
+        assert!(lines[0].ends_with("none online"));
     }
 }
