@@ -35,9 +35,9 @@ pub use fabs::{DiskFabs, Fabs};
 pub use files::{Arrival, ObjectFiles, Partial, Pin, PutFile};
 pub use journal::Journal;
 pub use link::{
-    AppOutputs, Beat, Delivered, LaunchQueue, LinkState, LogSlice, Mailbox, NewNode, NewRun,
-    NodeCreation, Nodes, Object, Objects, Put, Replies, ReplyOutcome, RunLogs, Runs, StartedApp,
-    Tokens, Transition,
+    AppOutputs, Beat, Census, Delivered, FinishedRuns, LaunchQueue, LinkState, LogSlice, Mailbox,
+    NewNode, NewRun, NodeCreation, Nodes, Object, Objects, Put, Queue, Replies, ReplyOutcome,
+    RunLogs, Runs, StartedApp, Tokens, Transition,
 };
 pub use memory::{Memory, MemoryState};
 pub use state::State;

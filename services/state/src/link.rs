@@ -28,6 +28,61 @@ pub trait LinkState: Nodes + Runs + Tokens + Mailbox + Objects + RunLogs {
     /// before. To be called every few seconds: what a process that is gone has missed is counted
     /// from the last time.
     fn checkpoint(&self, now: UnixTime) -> impl Future<Output = StoreResult<()>> + Send;
+
+    /// How much there is of everything, for whoever watches. Leases that have passed meanwhile are
+    /// not applied, and what a crash could take back is counted.
+    fn census(&self, now: UnixTime) -> impl Future<Output = StoreResult<Census>> + Send;
+}
+
+/// How much there is of everything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Census {
+    /// Nodes whose heartbeats are not overdue.
+    pub nodes_online: usize,
+    /// Nodes that have joined and not left, and whose heartbeats are overdue.
+    pub nodes_offline: usize,
+    /// Runs that wait for their ServerApp.
+    pub runs_pending: usize,
+    /// Runs whose ServerApp has its inputs.
+    pub runs_starting: usize,
+    /// Runs whose ServerApp runs.
+    pub running: Vec<RunId>,
+    /// Runs that have ended, by how.
+    pub runs_finished: FinishedRuns,
+    /// Instructions whose objects are not all here.
+    pub incomplete: Queue,
+    /// Instructions that wait for their nodes to ask.
+    pub ready: Queue,
+    /// Instructions that were handed out and are not confirmed: their nodes fetch them.
+    pub offered: Queue,
+    /// Instructions that their nodes have, and have not answered.
+    pub working: Queue,
+    /// Instructions whose replies wait, whole, for the ServerApp.
+    pub answered: Queue,
+    /// Objects that are announced.
+    pub objects: usize,
+    /// Bytes of those that are here.
+    pub object_bytes: u64,
+}
+
+/// How many runs have ended, by how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FinishedRuns {
+    /// The ServerApp returned, or nobody said.
+    pub completed: usize,
+    /// The ServerApp raised, or was lost.
+    pub failed: usize,
+    /// A user stopped it.
+    pub stopped: usize,
+}
+
+/// Messages that wait for the same thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Queue {
+    /// How many.
+    pub len: usize,
+    /// When the oldest of them was made, by the clock of its ServerApp.
+    pub oldest: Option<UnixTime>,
 }
 
 /// A node that wants to join.

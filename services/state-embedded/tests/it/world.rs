@@ -125,6 +125,10 @@ impl LinkState for World {
     async fn checkpoint(&self, now: UnixTime) -> StoreResult<()> {
         self.state().await.checkpoint(now).await
     }
+
+    async fn census(&self, now: UnixTime) -> StoreResult<Census> {
+        self.state().await.census(now).await
+    }
 }
 
 impl Nodes for World {

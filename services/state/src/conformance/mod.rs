@@ -11,6 +11,7 @@
 
 mod fixtures;
 
+pub mod census;
 pub mod instructions;
 pub mod leases;
 pub mod logs;
@@ -132,6 +133,12 @@ macro_rules! conformance {
             entries_have_distinct_times,
             logs_are_kept_in_every_status,
             old_entries_go_when_a_log_is_full,
+        ]);
+        $crate::conformance!(@group $new, census: [
+            nothing_is_counted_of_nothing,
+            nodes_are_counted_by_their_heartbeats,
+            runs_are_counted_by_status,
+            an_instruction_counts_where_it_is,
         ]);
         $crate::conformance!(@group $new, wakeups: [
             nodes_wake_when_an_instruction_is_ready,

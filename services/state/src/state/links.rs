@@ -12,9 +12,9 @@ use flwr_transport::{Body, PublicKey};
 use super::State;
 use crate::error::StoreResult;
 use crate::link::{
-    AppOutputs, Beat, Delivered, LaunchQueue, LinkState, LogSlice, Mailbox, NewNode, NewRun,
-    NodeCreation, Nodes, Object, Objects, Put, Replies, ReplyOutcome, RunLogs, Runs, StartedApp,
-    Tokens, Transition,
+    AppOutputs, Beat, Census, Delivered, LaunchQueue, LinkState, LogSlice, Mailbox, NewNode,
+    NewRun, NodeCreation, Nodes, Object, Objects, Put, Replies, ReplyOutcome, RunLogs, Runs,
+    StartedApp, Tokens, Transition,
 };
 use crate::storage::{Source, Storage};
 use crate::tables::{Shape, Stored, Tables};
@@ -30,6 +30,10 @@ impl<S: Storage> LinkState for State<S> {
             return Ok(());
         }
         self.step(|tables| tables.catch_up(now)).await
+    }
+
+    async fn census(&self, now: UnixTime) -> StoreResult<Census> {
+        Ok(self.look(|tables| tables.census(now)))
     }
 }
 

@@ -99,6 +99,12 @@ impl<S: Storage> State<S> {
         (result, position)
     }
 
+    /// Looks at the tables, which nothing changes.
+    fn look<T>(&self, work: impl FnOnce(&Tables) -> T) -> T {
+        let tables = &self.inner.tables;
+        work(&tables.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Whether an object has been here and went because it was confirmed.
     fn was_here(&self, object: ObjectId) -> bool {
         self.apply(|tables| tables.objects.was_here(object)).0

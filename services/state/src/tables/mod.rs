@@ -4,6 +4,7 @@
 //! joins them and does what concerns several: one method is one step. Bytes are checked before,
 //! trees built, waiters woken and memory given back after a step.
 
+mod census;
 mod gone;
 mod mailbox;
 mod marks;

@@ -110,6 +110,13 @@ impl Nodes {
         self.nodes.iter().filter_map(online).collect()
     }
 
+    /// How many are online, and how many are not.
+    pub(crate) fn count(&self, now: UnixTime) -> (usize, usize) {
+        let online = |node: &&Node| node.online_until > now;
+        let online = self.nodes.values().filter(online).count();
+        (online, self.nodes.len() - online)
+    }
+
     pub(crate) fn offline_before(&self, time: UnixTime) -> Vec<NodeId> {
         let offline = |(id, node): (&NodeId, &Node)| (node.online_until < time).then_some(*id);
         self.nodes.iter().filter_map(offline).collect()

@@ -78,6 +78,11 @@ impl Runs {
         self.rows.get(&run).map(|row| &row.run)
     }
 
+    /// All of them, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Run> {
+        self.rows.values().map(|row| &row.run)
+    }
+
     pub(crate) fn all(&self) -> Vec<Run> {
         self.order
             .iter()

@@ -4,6 +4,7 @@
 //! for work looks only at what can be handed out. It stays known after that, for its answer. Each
 //! run's messages are in a box of their own: runs never see each other's.
 
+mod count;
 mod kept;
 
 use std::collections::{HashMap, HashSet};
