@@ -4,7 +4,8 @@
 //! This crate defines calls ([`Call`], [`Reply`], [`Body`], [`Status`]), who makes and answers
 //! them ([`Caller`], [`Handler`]) and who carries them ([`Connector`], [`Acceptor`]), and holds the
 //! in-process transport ([`memory`]) that tests run on. [`redial`] keeps a connection over any
-//! transport, [`Counted`] counts the calls of any, [`Current`] is what can be replaced while it is used. It knows nothing of Flower, and services written against it never learn which
+//! transport, [`Counted`] counts the calls of any, [`Current`] is what can be replaced while it is used,
+//! [`Standing`] says whether a process is of use. It knows nothing of Flower, and services written against it never learn which
 //! transport carries them.
 //!
 //! Start with [`call`], then [`serve`].
@@ -23,6 +24,7 @@ pub mod prefer;
 pub mod presence;
 pub mod redial;
 pub mod serve;
+mod standing;
 pub mod status;
 
 pub use body::{Body, BodyError};
@@ -38,4 +40,5 @@ pub use serve::{
     Acceptor, Caller, Closed, ConnectError, Connector, Context, Drained, DynCaller, Handler,
     ServeError,
 };
+pub use standing::Standing;
 pub use status::{Code, Status};

@@ -1,4 +1,4 @@
-//! What is counted of calls, by whatever transport they come: names and meanings.
+//! What is counted of calls, by whatever transport they come or go: names and meanings.
 //!
 //! Labels are names of this program's own (protocols, calls, codes, transports): who a peer is never is one.
 
@@ -12,6 +12,10 @@ pub const CALLS_UNDER_WAY: &str = "flwr_quic_calls_under_way";
 pub const CALL_SECONDS: &str = "flwr_quic_call_duration_seconds";
 /// Bytes of bodies, by transport and direction.
 pub const BODY_BYTES: &str = "flwr_quic_body_bytes_total";
+/// Calls that this process has made, by protocol, call, transport and code.
+pub const CLIENT_CALLS: &str = "flwr_quic_client_calls_total";
+/// Bytes of bodies of those, by transport and direction.
+pub const CLIENT_BODY_BYTES: &str = "flwr_quic_client_body_bytes_total";
 
 /// The upper bounds of the classes of [`CALL_SECONDS`]: calls that wait for work are held for minutes.
 pub const CALL_SECONDS_BOUNDS: [f64; 10] =
@@ -38,5 +42,15 @@ pub fn describe() {
         BODY_BYTES,
         Unit::Bytes,
         "Bytes of the bodies of calls and answers, mostly objects"
+    );
+    describe_counter!(
+        CLIENT_CALLS,
+        Unit::Count,
+        "Calls that this process made and that were answered, or given up (cancelled)"
+    );
+    describe_counter!(
+        CLIENT_BODY_BYTES,
+        Unit::Bytes,
+        "Bytes of the bodies of calls that this process made, and of their answers"
     );
 }

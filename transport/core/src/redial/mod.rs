@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::call::{Call, Protocol, Reply};
+use crate::counted::Made;
 use crate::peer::{Identity, Peer};
 use crate::serve::{Caller, Closed, Connector};
 use crate::status::{Code, Status};
@@ -131,7 +132,8 @@ impl<P: Protocol, C: Connector<P>> Caller<P> for Redial<P, C> {
             let deadline = call.deadline;
             let caller = self.connected(deadline, &mut tries).await?;
             let again = call.again();
-            let failed = match caller.call(call).await {
+            let made = Made::begin(caller.peer().transport, &mut call);
+            let failed = match made.end(caller.call(call).await) {
                 Err(status) if status.code.is_retryable() => status,
                 answered => {
                     self.link.proved();
