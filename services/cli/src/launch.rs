@@ -27,9 +27,9 @@ use crate::{
     args::{
         config,
         health::HEALTH_VARIABLE,
+        log::LogFormat,
         metrics::METRICS_VARIABLE,
         superexec::{PluginType, WarmApps},
-        superlink::LogFormat,
     },
     exit::Exit,
 };

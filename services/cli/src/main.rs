@@ -15,7 +15,7 @@ use std::{
 use tracing::info;
 
 use crate::{
-    args::{Asked, Command, config::FromFile, superlink::LogFormat},
+    args::{Asked, Command, config::FromFile, log::LogOptions},
     exit::Exit,
 };
 
@@ -30,6 +30,7 @@ mod home;
 mod keys;
 mod launch;
 mod listen;
+mod log_file;
 mod log_line;
 mod metrics;
 mod output;
@@ -64,13 +65,16 @@ fn run(command: Command, file: &FromFile) -> ExitCode {
         Command::State(command) => output::finish(state::run(&command)),
         Command::Status(options) => verdict(status::run(*options)),
         Command::SuperExec(options) => {
-            daemon(options.log_format, file, assemble::superexec::run(*options))
+            let log = options.log.clone();
+            daemon(&log, file, assemble::superexec::run(*options))
         }
         Command::SuperLink(options) => {
-            daemon(options.log_format, file, assemble::superlink::run(*options))
+            let log = options.log.clone();
+            daemon(&log, file, assemble::superlink::run(*options))
         }
         Command::SuperNode(options) => {
-            daemon(options.log_format, file, assemble::supernode::run(*options))
+            let log = options.log.clone();
+            daemon(&log, file, assemble::supernode::run(*options))
         }
     }
 }
@@ -86,11 +90,11 @@ fn verdict(report: impl Future<Output = Result<bool, Exit>>) -> ExitCode {
 
 /// Runs one of the long-lived processes to its end.
 fn daemon(
-    log_format: LogFormat,
+    log: &LogOptions,
     file: &FromFile,
     role: impl Future<Output = Result<(), Exit>>,
 ) -> ExitCode {
-    let started = telemetry::start(log_format);
+    let started = telemetry::start(log);
     if let Some(summary) = file.summary() {
         info!("{summary}");
     }

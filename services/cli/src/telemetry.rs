@@ -1,4 +1,4 @@
-//! Log lines on stderr: one event a line, for people or as JSON.
+//! Log lines on stderr and in a file: one event a line, for people or as JSON.
 //!
 //! What is logged is decided by `FLWR_LOG_LEVEL`: a level by the name that Flower gives it, or directives such as
 //! `info,flwr_superlink=debug`. By default our own crates log from INFO, dependencies from WARN. Times are UTC.
@@ -8,17 +8,22 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     panic,
     process::ExitCode,
+    sync::Mutex,
+    thread,
 };
 
 use tracing::{Level, error, warn};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, fmt::format::JsonFields, layer::SubscriberExt as _,
+    EnvFilter, Layer, Registry,
+    fmt::{MakeWriter, format::JsonFields},
+    layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
 use crate::{
-    args::superlink::LogFormat,
+    args::log::{LogFormat, LogOptions},
     exit::Exit,
+    log_file::{LogFile, announce},
     log_line::{Human, HumanFields},
 };
 
@@ -26,25 +31,59 @@ use crate::{
 ///
 /// # Errors
 /// When it was started before.
-pub(crate) fn start(format: LogFormat) -> Result<(), Exit> {
+pub(crate) fn start(options: &LogOptions) -> Result<(), Exit> {
     let asked = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
-    let filter = filter(&asked);
-    let is_understood = filter.is_some();
-    let filter = filter.unwrap_or_else(default_filter);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .log_internal_errors(false);
-    let layer = match format {
-        LogFormat::Human => {
-            let coloured = io::stderr().is_terminal()
-                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            lines
-                .with_ansi(coloured)
-                .fmt_fields(HumanFields)
-                .event_format(Human)
-                .with_filter(filter)
-                .boxed()
+    let is_understood = filter(&asked).is_some();
+    let coloured = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let on_stderr = lines(io::stderr, options.format, coloured, &asked);
+    let file = options
+        .file()
+        .map(|(path, bounds)| (LogFile::open(path.clone(), bounds), path));
+    let (in_file, told) = match file {
+        Some(((file, news), path)) => {
+            let in_file = lines(Mutex::new(file), options.format, false, &asked);
+            (Some(in_file), Some((news, path)))
         }
+        None => (None, None),
+    };
+    tracing_subscriber::registry()
+        .with(in_file.into_iter().chain([on_stderr]).collect::<Vec<_>>())
+        .try_init()
+        .map_err(|error| Exit::because(&error))?;
+    panic::set_hook(Box::new(|panic| error!(%panic, "Internal error")));
+    if !is_understood {
+        warn!("{LEVEL_VARIABLE} is set to {asked:?}, which is no level: logging from INFO");
+    }
+    if let Some((news, path)) = told {
+        let thread = thread::Builder::new().name("log-file".into());
+        let announcing = thread.spawn(move || announce(&path, &news));
+        announcing.map_err(|error| Exit::because(&error))?;
+    }
+    Ok(())
+}
+
+/// What makes lines of events and writes them.
+fn lines<W>(
+    writer: W,
+    format: LogFormat,
+    coloured: bool,
+    asked: &str,
+) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = filter(asked).unwrap_or_else(default_filter);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .log_internal_errors(false);
+    match format {
+        LogFormat::Human => lines
+            .with_ansi(coloured)
+            .fmt_fields(HumanFields)
+            .event_format(Human)
+            .with_filter(filter)
+            .boxed(),
         LogFormat::Json => lines
             .fmt_fields(JsonFields::new())
             .event_format(
@@ -55,16 +94,7 @@ pub(crate) fn start(format: LogFormat) -> Result<(), Exit> {
             )
             .with_filter(filter)
             .boxed(),
-    };
-    tracing_subscriber::registry()
-        .with(layer)
-        .try_init()
-        .map_err(|error| Exit::because(&error))?;
-    panic::set_hook(Box::new(|panic| error!(%panic, "Internal error")));
-    if !is_understood {
-        warn!("{LEVEL_VARIABLE} is set to {asked:?}, which is no level: logging from INFO");
     }
-    Ok(())
 }
 
 /// Says why the program ends, whatever is logged otherwise, and gives its status.

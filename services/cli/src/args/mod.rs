@@ -20,6 +20,7 @@ pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod quic;
 pub(crate) mod state;

@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use flwr_superexec::Kind;
 
 use super::{
-    OURS, given, health::HEALTH_VARIABLE, metrics::MetricsOptions, quic::QuicOptions,
-    superlink::LogFormat, supernode::ClientTransport,
+    OURS, given, health::HEALTH_VARIABLE, log::LogOptions, metrics::MetricsOptions,
+    quic::QuicOptions, supernode::ClientTransport,
 };
 
 /// The flags of a SuperExec, as given.
@@ -78,9 +78,8 @@ pub(crate) struct SuperExecOptions {
     #[arg(long, value_enum, default_value_t = WarmApps::Fork, help_heading = OURS)]
     pub(crate) warm_apps: WarmApps,
 
-    /// How log lines are written to stderr
-    #[arg(long, value_enum, default_value_t = LogFormat::Human, help_heading = OURS)]
-    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
 }
 
 impl SuperExecOptions {

@@ -14,8 +14,8 @@ use clap::{Args, ValueEnum};
 use flwr_superlink::Runtime;
 
 use super::{
-    OURS, appio::AppIoOptions, given, health::HEALTH_VARIABLE, metrics::MetricsOptions,
-    quic::QuicServerOptions, size, superexec::WarmApps,
+    OURS, appio::AppIoOptions, given, health::HEALTH_VARIABLE, log::LogOptions,
+    metrics::MetricsOptions, quic::QuicServerOptions, size, superexec::WarmApps,
 };
 
 /// The flags of a SuperLink, as given.
@@ -163,9 +163,8 @@ pub(crate) struct SuperLinkOptions {
     #[arg(long, value_enum, default_value_t = WarmApps::Fork, help_heading = OURS)]
     pub(crate) warm_apps: WarmApps,
 
-    /// How log lines are written to stderr
-    #[arg(long, value_enum, default_value_t = LogFormat::Human, help_heading = OURS)]
-    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
 }
 
 /// Who starts ServerApp processes.
@@ -205,16 +204,6 @@ pub(crate) enum Transport {
     Grpc,
     /// QUIC, between our own programs.
     Quic,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// A line a person reads
-    #[default]
-    Human,
-    /// One JSON object a line
-    Json,
 }
 
 impl SuperLinkOptions {

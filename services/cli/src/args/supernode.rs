@@ -9,15 +9,9 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    OURS,
-    appio::AppIoOptions,
-    given,
-    health::HEALTH_VARIABLE,
-    metrics::MetricsOptions,
-    quic::QuicServerOptions,
-    size,
-    superexec::WarmApps,
-    superlink::{Isolation, LogFormat},
+    OURS, appio::AppIoOptions, given, health::HEALTH_VARIABLE, log::LogOptions,
+    metrics::MetricsOptions, quic::QuicServerOptions, size, superexec::WarmApps,
+    superlink::Isolation,
 };
 
 /// The flags of a SuperNode, as given.
@@ -129,9 +123,8 @@ pub(crate) struct SuperNodeOptions {
     #[arg(long, value_enum, default_value_t = WarmApps::Fork, help_heading = OURS)]
     pub(crate) warm_apps: WarmApps,
 
-    /// How log lines are written to stderr
-    #[arg(long, value_enum, default_value_t = LogFormat::Human, help_heading = OURS)]
-    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
 }
 
 /// How a SuperNode speaks to a SuperLink.

@@ -80,7 +80,7 @@ fn superexec(options: &SuperLinkOptions, own: &appio::OwnLauncher) -> Result<Sup
         join_secret: &own.secret,
         flwr_dir: None,
         warm_apps: options.warm_apps,
-        log_format: options.log_format,
+        log_format: options.log.format,
         outlive_parent: options.database_file().is_some(),
     })
 }

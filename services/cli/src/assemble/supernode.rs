@@ -281,7 +281,7 @@ fn superexec(options: &SuperNodeOptions, own: &appio::OwnLauncher) -> Result<Sup
         join_secret: &own.secret,
         flwr_dir: options.flwr_dir.as_deref(),
         warm_apps: options.warm_apps,
-        log_format: options.log_format,
+        log_format: options.log.format,
         // Work that was in hand is begun again.
         outlive_parent: false,
     })

@@ -8,6 +8,7 @@ mod config;
 mod flags;
 mod keys;
 mod lifecycle;
+mod log_file;
 mod metrics;
 mod state;
 mod superexec;
