@@ -457,6 +457,7 @@ class Federation:
         node_isolation: Optional[str] = None,
         superlink_args: Sequence[object] = (),
         node_args: Sequence[object] = (),
+        superexec_args: Sequence[object] = (),
         cast: Optional["Cast"] = None,
         appio: Optional[AppIoTls] = None,
         transport: str = "grpc",
@@ -476,6 +477,7 @@ class Federation:
         self.node_isolation = node_isolation or isolation
         self.clientappio = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
         self.node_args = list(node_args)
+        self.superexec_args = list(superexec_args)
         self.nodes: list[SuperNode] = []
         self.superexec: Optional[Process] = None
         self._stack = ExitStack()
@@ -539,6 +541,7 @@ class Federation:
                 self.link.home,
                 kind=self.cast.server_launcher,
                 appio=self.link.appio,
+                args=self.superexec_args,
             )
             self._stack.callback(self.superexec.close)
         for index, clientappio in enumerate(self.clientappio):

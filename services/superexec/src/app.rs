@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::config::Kind;
+use crate::metrics::{End, Running};
 use crate::process::Ended;
 use crate::start::{Started, Starter};
 
@@ -46,6 +47,7 @@ impl App {
     /// Starts a process for the app and stays with it until it is gone.
     pub(crate) async fn run(self, starter: &Starter) {
         if self.drain.is_requested() {
+            End::NotStarted.count(self.kind);
             let how = Outcome::Draining.to_string();
             return self.report(&how, false).await;
         }
@@ -53,6 +55,7 @@ impl App {
             Ok(started) => self.supervise(started).await,
             Err(error) => {
                 warn!(run_id = self.run.0, %error, "{} cannot be started", self.kind.program());
+                End::NotStarted.count(self.kind);
                 self.report(&format!("it could not be started: {error}"), false)
                     .await;
                 // The next would hardly fare better.
@@ -64,6 +67,7 @@ impl App {
     /// Stays with the app's process until it is gone.
     pub(crate) async fn supervise(mut self, mut started: Started) {
         info!(run_id = self.run.0, pid = %started.process.pid(), "Launched {}", self.kind.program());
+        let running = Running::begin(self.kind);
         let outcome = tokio::select! {
             biased;
             () = self.drain.requested() => Outcome::Draining,
@@ -87,6 +91,8 @@ impl App {
                 started.process.end().await;
             }
         }
+        drop(running);
+        outcome.end().count(self.kind);
         self.slot = None;
         let how = outcome.to_string();
         tokio::join!(started.close(), self.report(&how, outcome.is_regular()));
@@ -182,9 +188,19 @@ impl App {
 }
 
 impl Outcome {
+    /// What it counts as.
+    fn end(&self) -> End {
+        match self {
+            Self::Ended(ended) if ended.is_success() => End::Success,
+            Self::Ended(_) => End::Died,
+            Self::NotWanted => End::Unwanted,
+            Self::Draining => End::Shutdown,
+        }
+    }
+
     /// Whether the app left by itself, and well.
     fn is_regular(&self) -> bool {
-        matches!(self, Self::Ended(ended) if ended.is_success())
+        self.end() == End::Success
     }
 }
 

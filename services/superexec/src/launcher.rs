@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flwr_api::appio::{AppIoClient, ListAppsToLaunch, RequestToken};
 use flwr_api::{RunId, Token};
-use flwr_transport::{Bearer, Drain, Status};
+use flwr_transport::{Bearer, Drain, Standing, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -14,6 +14,7 @@ use crate::ahead::Ahead;
 use crate::app::App;
 use crate::config::{Config, Reach, Warm};
 use crate::interpreter::Interpreter;
+use crate::metrics;
 use crate::output::Output;
 use crate::program::{NotInstalled, Program};
 use crate::start::Starter;
@@ -27,6 +28,7 @@ pub struct Launcher {
     warm: Warm,
     idle_max: usize,
     apps_max: usize,
+    standing: Standing,
 }
 
 /// A launcher at work.
@@ -66,6 +68,7 @@ impl Launcher {
         output: Output,
     ) -> Result<Self, NotInstalled> {
         let program = Program::find(config.kind, &config.path, config.flwr_dir)?;
+        metrics::begin(config.kind);
         Ok(Self {
             starter: Starter {
                 kind: config.kind,
@@ -79,7 +82,15 @@ impl Launcher {
             warm: config.warm,
             idle_max: config.idle_max,
             apps_max: config.apps_max.max(1),
+            standing: Standing::default(),
         })
+    }
+
+    /// Whether the daemon lets itself be asked for work, as far as the last answer tells; yes before
+    /// the first, since a daemon that has no work takes its time.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Launches apps until the drain is asked, then ends those that run; or until `retire` is, then
@@ -101,7 +112,10 @@ impl Launcher {
             slots: Arc::new(Semaphore::new(apps_max)),
             drain,
             retire,
-            trouble: Trouble::default(),
+            trouble: Trouble {
+                latest: None,
+                standing: self.standing,
+            },
         };
         running.launch_all().await;
         running.end().await;
@@ -241,21 +255,28 @@ fn zygote(starter: &Starter) -> Option<Zygote> {
 }
 
 /// Logs what goes wrong once, and that it is over.
-#[derive(Debug, Default)]
-struct Trouble(Option<Status>);
+#[derive(Debug)]
+struct Trouble {
+    latest: Option<Status>,
+    standing: Standing,
+}
 
 impl Trouble {
     fn note(&mut self, status: &Status) {
-        if self.0.as_ref() == Some(status) {
+        self.standing.bad(format_args!(
+            "the daemon cannot be asked for work: {status}"
+        ));
+        if self.latest.as_ref() == Some(status) {
             debug!(%status, "still no launches");
         } else {
             warn!(%status, "no launches for the moment");
-            self.0 = Some(status.clone());
+            self.latest = Some(status.clone());
         }
     }
 
     fn end(&mut self) {
-        if self.0.take().is_some() {
+        self.standing.good();
+        if self.latest.take().is_some() {
             info!("launches are possible again");
         }
     }

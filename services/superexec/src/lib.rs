@@ -13,6 +13,7 @@ mod endpoint;
 mod environment;
 mod interpreter;
 mod launcher;
+pub mod metrics;
 mod output;
 mod process;
 mod program;

@@ -11,8 +11,8 @@ use flwr_api::appio::{
 };
 use flwr_api::fleet::ObjectState;
 use flwr_api::{
-    Delivery, Fab, Launchers, NodeId, Payload, Phase, Reason, Run, RunId, RunStatus, SubStatus,
-    Token,
+    Delivery, Fab, Launchers, Metadata, NodeId, Payload, Phase, Reason, Run, RunId, RunStatus,
+    SubStatus, Token,
 };
 use flwr_state::{AppOutputs, Beat, Fabs, LinkState, StartedApp, Transition};
 use flwr_transport::{Body, Context, Status};
@@ -145,11 +145,15 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
         let count = call.messages.len();
         let first = &call.messages[0].metadata;
         let (kind, group) = (first.message_type.clone(), first.group_id.clone());
+        let sent: Vec<Metadata> = call.messages.iter().map(|m| m.metadata.clone()).collect();
         let (state, now) = (self.link.state(), self.link.now());
         let pushed = state
             .store_instructions(call.run, call.messages, call.trees, now)
             .await;
         let (stored, missing) = pushed.map_err(unavailable)?;
+        for (instruction, _) in sent.iter().zip(&stored).filter(|(_, id)| id.is_some()) {
+            self.link.core.progress.instructed(instruction);
+        }
         let unknown = stored.iter().filter(|id| id.is_none()).count();
         info!(
             run_id = call.run.0,
@@ -185,6 +189,7 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
             .replies(context, call.run, &call.instructions, patience, &gate)
             .await?;
         if !replies.ready.is_empty() {
+            self.link.core.progress.answered(call.run, &replies.ready);
             let failed = replies
                 .ready
                 .iter()
@@ -290,12 +295,13 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
 
     async fn push_object(
         &self,
-        _context: &Context,
+        context: &Context,
         call: PushObject,
         body: Body,
     ) -> Result<bool, Status> {
         self.require_running_as(call.run, call.node).await?;
-        self.link.store_object(call.object, body).await
+        let object = (call.run, call.object);
+        self.link.store_object(context, object, body).await
     }
 
     async fn pull_object(
@@ -310,7 +316,7 @@ impl<S: LinkState, F: Fabs> AppIoService for AppIoApi<S, F> {
         };
         let inbox = &self.link.core.inbox;
         let object = inbox.object(context, call.object, call.wait, &gate).await?;
-        Ok(answer(object))
+        Ok(self.link.hand_out(context, call.run, answer(object)))
     }
 
     async fn confirm_message(

@@ -15,6 +15,8 @@ use tracing::{debug, info, warn};
 
 use crate::entropy;
 use crate::gate::Gate;
+use crate::metrics::Way::{Received, Sent};
+use crate::metrics::{Awaited, Held};
 use crate::partials::Key;
 use crate::superlink::{SuperLink, unavailable};
 use crate::validate::{Direction, broken_rules};
@@ -66,6 +68,22 @@ impl<S: LinkState, F: Fabs> FleetApi<S, F> {
     ) -> Result<(), Status> {
         self.authorize(context, node).await?;
         self.link.require_running(run).await
+    }
+
+    async fn find_object(
+        &self,
+        context: &Context,
+        call: PullObject,
+    ) -> Result<(ObjectState, Option<Body>), Status> {
+        let gate = NodeGate {
+            api: self,
+            context,
+            node: call.node,
+            run: call.run,
+        };
+        let inbox = &self.link.core.inbox;
+        let object = inbox.object(context, call.object, call.wait, &gate).await?;
+        Ok(answer(object))
     }
 }
 
@@ -148,6 +166,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
             .await?;
         if let Some(delivery) = &found {
             let metadata = &delivery.message.metadata;
+            self.link.core.progress.moved(metadata.run);
             debug!(
                 run_id = metadata.run.0,
                 node_id = call.node.0,
@@ -179,6 +198,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         let (outcome, missing) = pushed.map_err(unavailable)?;
         let stored = match outcome {
             ReplyOutcome::Stored => {
+                self.link.core.progress.moved(run);
                 debug!(run_id = run.0, node_id = call.node.0, message_id = %id, objects = missing.len(), "reply announced");
                 Some(id)
             }
@@ -224,7 +244,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         self.authorize_for_run(context, node, run).await?;
         let key = Key { node, run, object };
         let body = self.link.gather(key, body).await?;
-        self.link.store_object(object, body).await
+        self.link.store_object(context, (run, object), body).await
     }
 
     async fn pull_object(
@@ -232,15 +252,9 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         context: &Context,
         call: PullObject,
     ) -> Result<(ObjectState, Option<Body>), Status> {
-        let gate = NodeGate {
-            api: self,
-            context,
-            node: call.node,
-            run: call.run,
-        };
-        let inbox = &self.link.core.inbox;
-        let object = inbox.object(context, call.object, call.wait, &gate).await?;
-        Ok(answer(object))
+        let run = call.run;
+        let found = self.find_object(context, call).await?;
+        Ok(self.link.hand_out(context, run, found))
     }
 
     async fn confirm_message(&self, context: &Context, call: ConfirmMessage) -> Result<(), Status> {
@@ -275,6 +289,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
                 return Ok(false);
             }
             let next = Instant::now() + attention(heartbeat_interval);
+            let _held = Held::for_(Awaited::NextHeartbeat);
             tokio::select! {
                 biased;
                 () = context.drain.requested() => return Ok(true),
@@ -301,12 +316,15 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
             Ok(Object::Pending | Object::Unknown) | Err(_) => None,
         };
         let objects = Parcel::pack(delivery.tree.ids(), find).await;
+        let transport = context.peer.transport;
+        Sent.count_parcel(transport, &objects);
         Ok(Some(Parcel { delivery, objects }))
     }
 
     async fn push_parcel(&self, context: &Context, call: PushParcel) -> Result<Pushed, Status> {
         let PushParcel { node, parcel } = call;
         let Delivery { message, tree } = parcel.delivery;
+        let run = message.metadata.run;
         let call = PushMessages {
             node,
             message: Some(message),
@@ -317,7 +335,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
             if let Some(at) = pushed.missing.iter().position(|missing| *missing == object)
                 && self
                     .link
-                    .store_object(object, Body::from_bytes(bytes))
+                    .store_object(context, (run, object), Body::from_bytes(bytes))
                     .await?
             {
                 pushed.missing.remove(at);
@@ -348,7 +366,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         self.authorize_for_run(context, node, run).await?;
         let key = Key { node, run, object };
         match self.link.gather_rest(key, offset, body).await? {
-            Some(whole) => self.link.store_object(object, whole).await,
+            Some(whole) => self.link.store_object(context, (run, object), whole).await,
             None => Ok(false),
         }
     }
@@ -364,8 +382,9 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
             object: call.object,
             wait: call.wait,
         };
-        let (state, body) = self.pull_object(context, whole).await?;
-        Ok((state, body.map(|body| body.skip(call.offset))))
+        let (state, body) = self.find_object(context, whole).await?;
+        let rest = body.map(|body| body.skip(call.offset));
+        Ok(self.link.hand_out(context, call.run, (state, rest)))
     }
 }
 
@@ -395,14 +414,25 @@ pub(crate) fn answer(object: Object) -> (ObjectState, Option<Body>) {
 
 impl<S: LinkState, F: Fabs> SuperLink<S, F> {
     /// Stores an object's bytes for a caller that may; false if they do not fit or are not wanted.
-    pub(crate) async fn store_object(&self, object: ObjectId, body: Body) -> Result<bool, Status> {
+    pub(crate) async fn store_object(
+        &self,
+        context: &Context,
+        (run, object): (RunId, ObjectId),
+        body: Body,
+    ) -> Result<bool, Status> {
+        self.core.progress.moved(run);
+        let transport = context.peer.transport;
+        let body = Received.count_bytes(transport, body);
         match self
             .state()
             .put_object(object, body)
             .await
             .map_err(unavailable)?
         {
-            Put::Stored | Put::Present => Ok(true),
+            Put::Stored | Put::Present => {
+                Received.count_objects(transport, 1);
+                Ok(true)
+            }
             Put::WrongHash => {
                 warn!(object_id = %object, "object refused: its bytes do not hash to its id");
                 Ok(false)
@@ -413,6 +443,22 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
             }
             Put::Malformed(why) => Err(Reason::ObjectMalformed.refuse(why.to_string())),
         }
+    }
+
+    /// What is handed out of an object of the run is counted.
+    pub(crate) fn hand_out(
+        &self,
+        context: &Context,
+        run: RunId,
+        (state, body): (ObjectState, Option<Body>),
+    ) -> (ObjectState, Option<Body>) {
+        let transport = context.peer.transport;
+        let body = body.map(|body| {
+            self.core.progress.moved(run);
+            Sent.count_objects(transport, 1);
+            Sent.count_bytes(transport, body)
+        });
+        (state, body)
     }
 
     /// Fetches an app bundle for a caller that may.

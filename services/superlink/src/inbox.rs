@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::Gate;
+use crate::metrics::{Awaited, Held};
 use crate::superlink::unavailable;
 
 /// Where calls wait.
@@ -49,7 +50,7 @@ impl<S: LinkState> Inbox<S> {
         wait: Duration,
     ) -> Result<Option<Delivery>, Status> {
         let turn = self.turns.take(node);
-        let hold = Hold::new(context, wait);
+        let hold = Hold::new(context, wait, Awaited::Instruction);
         let mut changed = self.watch(&hold, Topic::Node(node));
         loop {
             if turn.over.is_cancelled() {
@@ -93,7 +94,7 @@ impl<S: LinkState> Inbox<S> {
         (wait, linger): (Duration, Duration),
         gate: &impl Gate,
     ) -> Result<Replies, Status> {
-        let mut hold = Hold::new(context, wait);
+        let mut hold = Hold::new(context, wait, Awaited::Replies);
         let mut lingering = false;
         let mut changed = self.watch(&hold, Topic::Run(run));
         loop {
@@ -106,7 +107,7 @@ impl<S: LinkState> Inbox<S> {
             }
             if !replies.ready.is_empty() && !lingering {
                 lingering = true;
-                hold = Hold::new(context, linger.min(wait));
+                hold = Hold::new(context, linger.min(wait), Awaited::Replies);
             }
             let by_itself = replies.changes_at.map(|at| now.until(at));
             if !hold.wait(&mut changed, by_itself).await {
@@ -124,7 +125,7 @@ impl<S: LinkState> Inbox<S> {
         context: &Context,
         wait: Duration,
     ) -> Result<Vec<RunId>, Status> {
-        let hold = Hold::new(context, wait);
+        let hold = Hold::new(context, wait, Awaited::Launch);
         let mut changed = self.watch(&hold, Topic::Launch);
         loop {
             let now = self.clock.now();
@@ -146,7 +147,7 @@ impl<S: LinkState> Inbox<S> {
         wait: Duration,
         gate: &impl Gate,
     ) -> Result<Object, Status> {
-        let hold = Hold::new(context, wait);
+        let hold = Hold::new(context, wait, Awaited::Object);
         let mut changed = None;
         loop {
             gate.check().await?;
@@ -172,7 +173,7 @@ impl<S: LinkState> Inbox<S> {
         run: RunId,
         wait: Duration,
     ) -> Result<Option<SubStatus>, Status> {
-        let hold = Hold::new(context, wait);
+        let hold = Hold::new(context, wait, Awaited::EndOfRun);
         let mut changed = self.watch(&hold, Topic::Run(run));
         loop {
             let status = self.state.run_status(run, self.clock.now()).await;
@@ -198,10 +199,11 @@ impl<S: LinkState> Inbox<S> {
 struct Hold {
     end: Instant,
     drain: Drain,
+    awaited: Awaited,
 }
 
 impl Hold {
-    fn new(context: &Context, wait: Duration) -> Self {
+    fn new(context: &Context, wait: Duration, awaited: Awaited) -> Self {
         // An answer takes a moment to reach the caller.
         const MARGIN: Duration = Duration::from_millis(200);
         let deadline = context.deadline.checked_sub(MARGIN);
@@ -209,6 +211,7 @@ impl Hold {
         Self {
             end: deadline.map_or(end, |deadline| end.min(deadline)),
             drain: context.drain.clone(),
+            awaited,
         }
     }
 
@@ -228,6 +231,7 @@ impl Hold {
     async fn wait_on(&self, changed: &mut Subscription, by_itself: Option<Duration>) -> bool {
         // Strict comparisons of times need the clock to have moved on.
         const TICK: Duration = Duration::from_millis(1);
+        let _held = Held::for_(self.awaited);
         let look_again = by_itself.map_or(self.end, |after| Instant::now() + after + TICK);
         tokio::select! {
             biased;

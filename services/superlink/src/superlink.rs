@@ -11,6 +11,7 @@ use crate::control::{ControlApi, Runtime};
 use crate::fleet::FleetApi;
 use crate::inbox::Inbox;
 use crate::partials::Partials;
+use crate::progress::Progress;
 
 /// A SuperLink over a state and a store of app bundles. Cheap to clone: all clones are the same.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct Core<S, F> {
     pub(crate) fabs: F,
     pub(crate) inbox: Inbox<S>,
     pub(crate) partials: Arc<Partials>,
+    pub(crate) progress: Progress,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
 }
@@ -37,6 +39,7 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
             core: Arc::new(Core {
                 inbox: Inbox::new(Arc::clone(&state), Arc::clone(&clock)),
                 partials: Arc::default(),
+                progress: Progress::default(),
                 state,
                 fabs,
                 clock,

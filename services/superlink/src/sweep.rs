@@ -52,11 +52,24 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
             );
         }
         self.sweep_partials().await?;
+        self.sweep_progress().await?;
         state.checkpoint(now).await?;
         let due = state.next_lease_end().await?.map(|end| now.until(end));
         // Leases end strictly after their time.
         const TICK: Duration = Duration::from_millis(1);
         Ok(due.map_or(PERIOD, |due| (due + TICK).min(PERIOD)))
+    }
+
+    /// Forgets what was seen of runs that are over.
+    async fn sweep_progress(&self) -> Result<(), StoreError> {
+        let progress = &self.core.progress;
+        for run in progress.known() {
+            let status = self.state().run_status(run, self.now()).await?;
+            if status.is_none_or(|status| status.phase != Phase::Running) {
+                progress.forget(run);
+            }
+        }
+        Ok(())
     }
 
     /// Forgets beginnings of objects that nobody will go on with.

@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::desk::{Line, Readable};
 use crate::fetch::describe;
+use crate::metrics::count_launch;
 use crate::node::Core;
 use crate::runs;
 
@@ -105,6 +106,7 @@ impl AppIoService for AppIoApi {
         let claimed = self.core.desk.claim(call.run, token.clone(), until);
         if claimed {
             debug!(run_id = call.run.0, "launch of a ClientApp claimed");
+            count_launch();
         }
         Ok(claimed.then_some(token))
     }

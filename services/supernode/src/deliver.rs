@@ -12,6 +12,7 @@ use futures_util::{StreamExt, stream};
 use tracing::{debug, info, warn};
 
 use crate::fetch::{describe, is_unknown_call};
+use crate::metrics::{count_reply, count_sent};
 use crate::node::Core;
 use crate::patience::{Backoff, long};
 
@@ -68,6 +69,7 @@ impl Core {
             match offered {
                 Ok((Sent::Yes, _)) => {
                     info!("Sent successfully");
+                    count_reply(&reply.message.payload);
                     return Delivered::Whole;
                 }
                 Ok((Sent::RunOver, _)) => break,
@@ -149,10 +151,16 @@ impl Core {
                 delivery: reply.clone(),
                 objects: Parcel::pack(reply.tree.ids(), find).await,
             };
+            let packed: Vec<ObjectId> = parcel.objects.iter().map(|(id, _)| *id).collect();
             let call = PushParcel { node, parcel };
             match self.fleet.push_parcel(call, long()).await {
                 Err(status) if is_unknown_call(&status) => {}
-                answered => return answered,
+                Err(status) => return Err(status),
+                Ok(pushed) => {
+                    let taken = packed.iter().filter(|id| !pushed.missing.contains(id));
+                    count_sent(taken.count() as u64);
+                    return Ok(pushed);
+                }
             }
         }
         let call = PushMessages {
@@ -205,7 +213,10 @@ impl Core {
             self.fleet.resume_push(call, rest, long()).await
         };
         match pushed {
-            Ok(true) => Sent::Yes,
+            Ok(true) => {
+                count_sent(1);
+                Sent::Yes
+            }
             Ok(false) => Sent::NotYet,
             Err(status) if status.code == Code::PermissionDenied => Sent::RunOver,
             Err(status) => {

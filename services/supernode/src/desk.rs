@@ -151,6 +151,26 @@ impl Desk {
         self.read(|papers| papers.coming.contains(instruction) || papers.job(instruction).is_some())
     }
 
+    /// How many instructions are at which stage, by name.
+    pub(crate) fn stages(&self) -> [(&'static str, usize); 4] {
+        self.read(|papers| {
+            let at =
+                |is: fn(&Stage) -> bool| papers.jobs.iter().filter(|job| is(&job.stage)).count();
+            [
+                ("queued", at(|stage| matches!(stage, Stage::Queued))),
+                (
+                    "launched",
+                    at(|stage| matches!(stage, Stage::Claimed { .. })),
+                ),
+                (
+                    "working",
+                    at(|stage| matches!(stage, Stage::Working { .. })),
+                ),
+                ("replying", at(|stage| matches!(stage, Stage::Over))),
+            ]
+        })
+    }
+
     /// Whether the run has anything on the desk.
     pub(crate) fn has_run(&self, run: RunId) -> bool {
         self.read(|papers| papers.jobs.iter().any(|job| job.run() == run))

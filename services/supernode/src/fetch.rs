@@ -14,6 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::metrics::count_received;
 use crate::node::Core;
 use crate::patience::{Backoff, Insisting, is_final, long};
 use crate::runs::Run;
@@ -238,7 +239,11 @@ impl Core {
             }
         };
         Ok(match put {
-            PutFile::Stored | PutFile::Present => None,
+            PutFile::Stored => {
+                count_received(1);
+                None
+            }
+            PutFile::Present => None,
             PutFile::Interrupted(error) => Some(error.to_string()),
             PutFile::WrongHash => Some("its bytes do not hash to its id".to_owned()),
             PutFile::Malformed(why) => {

@@ -18,6 +18,7 @@ use crate::deliver::{Before, Delivered, log_round};
 use crate::desk::{Line, Look};
 use crate::fetch::{FetchError, describe};
 use crate::journal::InHand;
+use crate::metrics::Fetching;
 use crate::node::{Core, is_forgotten};
 use crate::patience::{Insisting, is_final};
 use crate::recover::unavailable;
@@ -54,7 +55,11 @@ impl Core {
             "Received: {} message {}",
             metadata.message_type, metadata.id
         );
-        match self.bring(node, &parcel).await {
+        let brought = {
+            let _fetching = Fetching::begin();
+            self.bring(node, &parcel).await
+        };
+        match brought {
             Ok(pin) => {
                 self.notes.keep(InHand::new(delivery)).await;
                 if let Err(refused) = self.confirm(node, delivery).await {

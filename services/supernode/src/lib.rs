@@ -15,6 +15,7 @@ mod desk;
 mod fetch;
 mod job;
 mod journal;
+pub mod metrics;
 mod patience;
 mod recover;
 mod runs;

@@ -8,7 +8,7 @@ use flwr_api::fleet::{
 };
 use flwr_api::{Launchers, NodeId, Reason, RunId};
 use flwr_state::{Clock, DiskFabs, Entropy, Journal, ObjectFiles, fraction};
-use flwr_transport::{Code, Drain, Status};
+use flwr_transport::{Code, Drain, Standing, Status};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -19,6 +19,7 @@ use crate::config::{Config, HEARTBEAT_SECONDS};
 use crate::desk::Desk;
 use crate::fetch::is_unknown_call;
 use crate::journal::Notes;
+use crate::metrics;
 use crate::patience::{Backoff, long};
 use crate::runs::Runs;
 
@@ -38,7 +39,7 @@ const IDLE_RUN_PERIOD: Duration = Duration::from_secs(600);
 /// A site of a federation. Cheap to clone: all clones are the same.
 #[derive(Clone, Debug)]
 pub struct SuperNode {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     /// Replies on their way.
     pub(crate) deliveries: TaskTracker,
     pub(crate) slots: Arc<Semaphore>,
+    /// Whether the node is one of the SuperLink's.
+    pub(crate) standing: Standing,
 }
 
 /// Why a SuperNode has ended though nobody asked it to.
@@ -96,6 +99,7 @@ impl SuperNode {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
+        metrics::begin();
         Self {
             core: Arc::new(Core {
                 slots: Arc::new(Semaphore::new(config.apps_max.max(1))),
@@ -110,6 +114,7 @@ impl SuperNode {
                 runs: Runs::default(),
                 jobs: TaskTracker::new(),
                 deliveries: TaskTracker::new(),
+                standing: Standing::not_yet("the node has not joined the SuperLink yet"),
             }),
         }
     }
@@ -118,6 +123,12 @@ impl SuperNode {
     #[must_use]
     pub fn appio(&self, launchers: Launchers) -> AppIoApi {
         AppIoApi::new(Arc::clone(&self.core), launchers)
+    }
+
+    /// Whether the node is one of the SuperLink's, as far as the last answer tells.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        &self.core.standing
     }
 
     /// Joins, works, and leaves once the drain is asked. Dropping the future leaves without a word.
@@ -143,6 +154,7 @@ impl SuperNode {
                     }
                 } => joined?,
             };
+            core.standing.good();
             let parted = tokio::select! {
                 biased;
                 () = drain.requested() => Parted::Asked,
@@ -150,6 +162,8 @@ impl SuperNode {
                 parted = core.work(node) => parted,
                 () = core.forget_idle_runs(node) => Parted::Asked,
             };
+            core.standing
+                .bad("the node is none of the SuperLink's any more");
             match parted {
                 Parted::Asked => {
                     core.leave(node).await;
@@ -203,7 +217,12 @@ impl Core {
                 code if code.is_retryable() && self.config.gives_up => {
                     return Err(Ended::Unreachable(status));
                 }
-                _ => warn!("the SuperLink did not let this node join: {status}"),
+                _ => {
+                    warn!("the SuperLink did not let this node join: {status}");
+                    self.standing.bad(format_args!(
+                        "the SuperLink did not let this node join: {status}"
+                    ));
+                }
             }
             backoff.pause(&*self.entropy).await;
         }
@@ -213,23 +232,45 @@ impl Core {
     async fn stay_online(&self, node: NodeId) -> Parted {
         let mut failed = None;
         loop {
-            let known = match self.attend(node).await {
-                // Whoever hears nothing between calls gets heartbeats.
-                Err(_) => self.beat(node).await,
-                attended => attended,
+            let known = match &failed {
+                // Answered at once, which tells that the SuperLink is there again.
+                Some(_) => self.beat(node).await,
+                None => self.attend_or_beat(node).await,
             };
             match known {
-                Ok(true) => failed = None,
+                Ok(true) => {
+                    failed = None;
+                    self.standing.good();
+                }
                 Ok(false) => return Parted::Forgotten,
                 Err(status) if is_forgotten(&status) => return Parted::Forgotten,
                 Err(status) => {
                     debug!(node_id = node.0, "heartbeat failed: {status}");
+                    self.standing
+                        .bad(format_args!("the last heartbeat failed: {status}"));
                     let first = Duration::from_secs(1);
                     let backoff = failed.get_or_insert_with(|| Backoff::new(first, first * 20));
                     backoff.pause(&*self.entropy).await;
                 }
             }
         }
+    }
+
+    /// Stays online until the next sign of life is due.
+    async fn attend_or_beat(&self, node: NodeId) -> Result<bool, Status> {
+        if let Ok(known) = self.attend(node).await {
+            return Ok(known);
+        }
+        // Whoever hears nothing between calls gets heartbeats.
+        let known = self.beat(node).await?;
+        if known {
+            // As Flower paces them: early enough to miss one.
+            let part = 0.7 + 0.2 * fraction(&*self.entropy);
+            let pause = (HEARTBEAT_SECONDS - 5.0) * part;
+            self.standing.good();
+            tokio::time::sleep(Duration::from_secs_f64(pause)).await;
+        }
+        Ok(known)
     }
 
     /// Has the SuperLink take the connection's own signs of life for heartbeats, for as long as it may.
@@ -251,21 +292,14 @@ impl Core {
         Ok(known)
     }
 
-    /// Sends a heartbeat, and waits until the next is due.
+    /// Sends a heartbeat.
     async fn beat(&self, node: NodeId) -> Result<bool, Status> {
         let call = Heartbeat {
             node,
             heartbeat_interval: HEARTBEAT_SECONDS,
         };
         let deadline = Instant::now() + HEARTBEAT_PATIENCE;
-        let known = self.fleet.heartbeat(call, deadline).await?;
-        if known {
-            // As Flower paces them: early enough to miss one.
-            let part = 0.7 + 0.2 * fraction(&*self.entropy);
-            let pause = (HEARTBEAT_SECONDS - 5.0) * part;
-            tokio::time::sleep(Duration::from_secs_f64(pause)).await;
-        }
-        Ok(known)
+        self.fleet.heartbeat(call, deadline).await
     }
 
     /// Asks for work and does it.

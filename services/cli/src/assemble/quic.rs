@@ -9,10 +9,11 @@ use flwr_certs::{
 };
 use flwr_state::SystemEntropy;
 use flwr_transport::{
-    Bearer, Code, ConnectError, Current, DynCaller, Identity, Policy, Prefer, Protocol, PublicKey,
-    Redial, Status,
+    Bearer, Code, ConnectError, Current, DynCaller, Identity, LinkState, Policy, Prefer, Protocol,
+    PublicKey, Redial, Status,
 };
 use flwr_transport_quic::{Acceptor, Admit, Connector, Identify, Options, Prove, Target, Tuning};
+use tokio::sync::watch;
 
 use super::credentials::PeerTls;
 use crate::{
@@ -130,15 +131,31 @@ pub(super) fn caller<P: Protocol>(
     grpc: impl flwr_transport::Connector<P>,
     is_auto: bool,
     policy: Policy,
-) -> Arc<dyn DynCaller<P>> {
-    let random = || flwr_state::fraction(&SystemEntropy);
+) -> Dialled<P> {
     match quic {
         Some(quic) if is_auto => {
             let connector = Prefer::new(quic, grpc, PATIENCE, TRY_AGAIN);
-            Arc::new(Redial::new(connector, policy, random))
+            Dialled::over(connector, policy)
         }
-        Some(quic) => Arc::new(Redial::new(quic, policy, random)),
-        None => Arc::new(Redial::new(grpc, policy, random)),
+        Some(quic) => Dialled::over(quic, policy),
+        None => Dialled::over(grpc, policy),
+    }
+}
+
+/// Calls over a connection that is made again when it is lost, and how that is.
+pub(super) struct Dialled<P: Protocol> {
+    pub(super) caller: Arc<dyn DynCaller<P>>,
+    pub(super) connection: watch::Receiver<LinkState>,
+}
+
+impl<P: Protocol> Dialled<P> {
+    pub(super) fn over(connector: impl flwr_transport::Connector<P>, policy: Policy) -> Self {
+        let random = || flwr_state::fraction(&SystemEntropy);
+        let redial = Redial::new(connector, policy, random);
+        Self {
+            connection: redial.states(),
+            caller: Arc::new(redial),
+        }
     }
 }
 

@@ -19,7 +19,10 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{appio, quic::Quic, state::Backend, superlink::crashed};
 use crate::{
-    args::superlink::FleetApiType, exit::Exit, listen::Listener, metrics::Exporter,
+    args::superlink::FleetApiType,
+    exit::Exit,
+    listen::Listener,
+    metrics::{Exporter, Watched},
     renewal::Renewals,
 };
 
@@ -119,7 +122,7 @@ async fn serve_state<S: LinkState>(state: S, parts: Parts, drain: Drain) -> Resu
         serving.health(health)?;
     }
     if let Some(metrics) = parts.metrics {
-        serving.metrics(metrics);
+        serving.metrics(metrics, Arc::new(link.clone()));
     }
     serving.tasks.spawn(async move {
         link.sweep(&drain).await;
@@ -131,6 +134,8 @@ async fn serve_state<S: LinkState>(state: S, parts: Parts, drain: Drain) -> Resu
 /// The services of a process at work.
 pub(super) struct Serving {
     tasks: JoinSet<Result<(), Exit>>,
+    /// Goes on until all of the above are done.
+    metrics: JoinSet<()>,
     drain: Drain,
     limits: Limits,
     buffers: Buffers,
@@ -141,6 +146,7 @@ impl Serving {
     pub(super) fn new(drain: Drain, limits: Limits, kept_bytes: usize) -> Self {
         Self {
             tasks: JoinSet::new(),
+            metrics: JoinSet::new(),
             drain,
             limits,
             buffers: Buffers::new(kept_bytes),
@@ -276,12 +282,10 @@ impl Serving {
         Ok(())
     }
 
-    pub(super) fn metrics(&mut self, exporter: Exporter) {
-        let drain = self.drain.clone();
-        self.tasks.spawn(async move {
-            exporter.serve(drain).await;
-            Ok(())
-        });
+    /// Tells whoever asks how `daemon` is.
+    pub(super) fn metrics(&mut self, exporter: Exporter, daemon: Arc<dyn Watched>) {
+        self.metrics
+            .spawn(exporter.serve(daemon, self.drain.clone()));
     }
 
     /// Waits for all of them; the first that fails, or ends unasked, ends the wait.

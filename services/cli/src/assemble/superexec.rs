@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use super::{
     credentials::{PeerFiles, PeerTls, check_client_certificate, load_client_tls},
-    quic,
+    quic::{self, Dialled},
     serve::Serving,
 };
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
     exit::{Exit, sentence},
     home,
     listen::{Binder, Listener},
-    metrics::Exporter,
+    metrics::{Exporter, Machine, WatchedLauncher},
     renewal::Renewals,
     signals::Signals,
 };
@@ -67,9 +67,7 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
     if let Some(health) = parts.health.take() {
         serving.health(health)?;
     }
-    if let Some(metrics) = parts.metrics.take() {
-        serving.metrics(metrics);
-    }
+    let metrics = parts.metrics.take();
     let service = service(options.plugin_type);
     let reach = match (&parts.tls, options.warm_apps) {
         (None, WarmApps::Off | WarmApps::Fork) => Reach::Direct(parts.daemon.to_string()),
@@ -92,9 +90,17 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
     };
     let renewals = std::mem::take(&mut parts.renewals);
     let output = Output::stdio().map_err(|error| Exit::because(&error))?;
-    let client = client(&options, parts, service)?;
-    let launcher = Launcher::new(config, reach, client, output);
+    let Dialled { caller, connection } = dial(&options, parts, service)?;
+    let launcher = Launcher::new(config, reach, AppIoClient::new(caller), output);
     let launcher = launcher.map_err(|error| Exit::Problem(format!("{}.", sentence(&error))))?;
+    if let Some(metrics) = metrics {
+        let standing = launcher.standing().clone();
+        let watched = WatchedLauncher {
+            standing,
+            connection,
+        };
+        serving.metrics(metrics, Arc::new(watched));
+    }
     let parent = (options.parent_pid, options.outlive_parent);
     let renewing = tokio::spawn(renewals.watch(signals.hangups(), drain.clone()));
     run_until_signal(launcher, serving, drain, signals, parent).await;
@@ -130,7 +136,12 @@ async fn prepare(options: &SuperExecOptions) -> Result<Parts, Exit> {
         Some(address) => Some(binder.bind(address, "--health-server-address").await?),
         None => None,
     };
-    let metrics = Exporter::bind(options.metrics.address(), &mut binder).await?;
+    let roots = roots.filter(|_| !options.insecure).map(PathBuf::from);
+    let [certificate, _] = options.client_certificate();
+    let machine = Machine::new("superexec")
+        .authorities("daemon_ca", roots)
+        .certificate("client", certificate.map(PathBuf::from));
+    let metrics = Exporter::bind(options.metrics.address(), machine, &mut binder).await?;
     Ok(Parts {
         daemon,
         tls,
@@ -212,11 +223,12 @@ async fn gone(parent: Option<i32>) {
     }
 }
 
-fn client(
+/// The way to the daemon.
+fn dial(
     options: &SuperExecOptions,
     parts: Parts,
     service: AppIoService,
-) -> Result<AppIoClient, Exit> {
+) -> Result<Dialled<AppIo>, Exit> {
     let transport = options.appio_transport;
     let secret = parts.join_secret.as_ref();
     let quic = match &parts.tls {
@@ -236,12 +248,7 @@ fn client(
     let tls = parts.tls.map(|tls| tls.tcp);
     let grpc = GrpcConnector::new(host, port, tls, credentials, AppIoAsker(service));
     let is_auto = transport == ClientTransport::Auto;
-    Ok(AppIoClient::new(quic::caller(
-        quic,
-        grpc,
-        is_auto,
-        Policy::default(),
-    )))
+    Ok(quic::caller(quic, grpc, is_auto, Policy::default()))
 }
 
 /// Endpoints on the loopback that speak one AppIo service in the clear.

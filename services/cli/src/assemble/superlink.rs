@@ -4,7 +4,11 @@
 //! certificates, then the ports of Control, ServerAppIo, Fleet and health. Peers can connect from the moment their port
 //! is bound, and are served once all is well.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use flwr_certs::{AllowList, Reload};
 use flwr_state::{Clock, SystemClock};
@@ -36,7 +40,7 @@ use crate::{
     home,
     launch::{Launches, SuperExec},
     listen::Binder,
-    metrics::Exporter,
+    metrics::{Exporter, Machine},
     renewal::Renewals,
     signals::Signals,
 };
@@ -155,7 +159,8 @@ async fn bind(
     if let Some(health) = &health {
         info!("Starting gRPC health server on {}", health.address);
     }
-    let metrics = Exporter::bind(options.metrics.address(), &mut binder).await?;
+    let machine = machine(options, &storage_dir);
+    let metrics = Exporter::bind(options.metrics.address(), machine, &mut binder).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let state = state::backend(options, &storage_dir, &clock).await?;
     let parts = Parts {
@@ -171,6 +176,28 @@ async fn bind(
         hold_max: options.hold_seconds,
     };
     Ok((parts, own))
+}
+
+/// What metrics tell of files and folders.
+fn machine(options: &SuperLinkOptions, storage_dir: &Path) -> Machine {
+    let [ca, certificate, _] = match options.insecure {
+        true => [None, None, None],
+        false => options.certificate_paths(),
+    };
+    let [appio_ca, appio_certificate, _] = options.appio.certificate_paths();
+    let machine = Machine::new("superlink")
+        .folder("storage", storage_dir.to_path_buf())
+        .certificate("server", certificate)
+        .authorities("server_ca", ca)
+        .authorities("client_ca", options.client_ca())
+        .authorities("control_client_ca", options.control_client_ca())
+        .certificate("appio", appio_certificate)
+        .authorities("appio_ca", appio_ca)
+        .authorities("appio_client_ca", options.appio.client_ca());
+    match options.database_file() {
+        Some(database) => machine.database(PathBuf::from(database)),
+        None => machine,
+    }
 }
 
 async fn bind_fleet(

@@ -3,7 +3,11 @@
 //! Start-up goes in Flower's order: certificates, keys, node configuration, then the ports of ClientAppIo and health, then
 //! the SuperExec, and last the SuperLink, which is waited for however long it takes.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use flwr_api::{UserConfig, appio::Serve, fleet::FleetClient};
 use flwr_certs::NodeKeyPair;
@@ -19,14 +23,15 @@ use flwr_state::{
     Clock as _, DiskFabs, Journal, ObjectFiles, StoreError, SystemClock, SystemEntropy, files,
 };
 use flwr_supernode::{Config, SuperNode};
-use flwr_transport::{Drain, DynCaller, Policy, Redial};
+use flwr_transport::{Drain, LinkState, Policy};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     appio,
     credentials::{PeerFiles, PeerTls, check_client_certificate, load_client_tls, load_keys},
-    quic,
+    quic::{self, Dialled},
     rest::{load_rest_tls, superlink_address},
     serve::Serving,
     superlink::crashed,
@@ -41,7 +46,7 @@ use crate::{
     home,
     launch::{Launches, SuperExec},
     listen::{Binder, Listener},
-    metrics::Exporter,
+    metrics::{Exporter, Machine, WatchedNode},
     renewal::Renewals,
     signals::Signals,
 };
@@ -129,7 +134,8 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     if let Some(health) = &health {
         info!("Starting gRPC health server on {}", health.address);
     }
-    let metrics = Exporter::bind(options.metrics.address(), &mut binder).await?;
+    let machine = machine(options)?;
+    let metrics = Exporter::bind(options.metrics.address(), machine, &mut binder).await?;
     let (objects, journal, fabs) = open_stores(options).await?;
     Ok(Parts {
         superlink,
@@ -145,6 +151,20 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         journal,
         fabs,
     })
+}
+
+/// What metrics tell of files and folders.
+fn machine(options: &SuperNodeOptions) -> Result<Machine, Exit> {
+    let roots = options.root_certificates.as_ref().map(PathBuf::from);
+    let [certificate, _] = options.client_certificate();
+    let [appio_ca, appio_certificate, _] = options.appio.certificate_paths();
+    Ok(Machine::new("supernode")
+        .folder("data", data_folder(options)?)
+        .authorities("superlink_ca", roots.filter(|_| !options.insecure))
+        .certificate("client", certificate.map(Path::to_path_buf))
+        .certificate("appio", appio_certificate)
+        .authorities("appio_ca", appio_ca)
+        .authorities("appio_client_ca", options.appio.client_ca()))
 }
 
 /// Flags that exclude each other are refused, never silently left out.
@@ -219,13 +239,15 @@ async fn run_until_signal(
     if let Some(health) = parts.health.take() {
         serving.health(health)?;
     }
-    if let Some(metrics) = parts.metrics.take() {
-        serving.metrics(metrics);
-    }
+    let metrics = parts.metrics.take();
     let ports = std::mem::take(&mut parts.appio);
     let renewals = std::mem::take(&mut parts.renewals);
     let exit = CancellationToken::new();
-    let node = supernode(options, parts, exit.clone())?;
+    let (node, connection) = supernode(options, parts, exit.clone())?;
+    if let Some(metrics) = metrics {
+        let node = node.clone();
+        serving.metrics(metrics, Arc::new(WatchedNode { node, connection }));
+    }
     for port in ports {
         let handler = Arc::new(Serve(node.appio(port.launchers)));
         let holds = Holds::default();
@@ -291,7 +313,7 @@ fn supernode(
     options: &SuperNodeOptions,
     parts: Parts,
     exit: CancellationToken,
-) -> Result<SuperNode, Exit> {
+) -> Result<(SuperNode, watch::Receiver<LinkState>), Exit> {
     let quic = match &parts.tls {
         Some(tls) if options.transport != ClientTransport::Grpc => Some(quic::for_node(
             &parts.superlink,
@@ -313,16 +335,15 @@ fn supernode(
     let Address { host, port } = parts.superlink;
     let tls = parts.tls.map(|tls| tls.tcp);
     let entropy = Arc::new(SystemEntropy);
-    let random = || flwr_state::fraction(&SystemEntropy);
-    let fleet: Arc<dyn DynCaller<_>> = match options.carrier() {
+    let fleet = match options.carrier() {
         Carrier::GrpcAdapter => {
             let connector =
                 GrpcConnector::new(host, port, tls, credentials, AdapterAsker::new(exit));
-            Arc::new(Redial::new(connector, policy, random))
+            Dialled::over(connector, policy)
         }
         Carrier::Rest => {
             let connector = RestConnector::new(host, port, tls, FleetAsker);
-            Arc::new(Redial::new(connector, policy, random))
+            Dialled::over(connector, policy)
         }
         Carrier::GrpcRere => {
             let grpc = GrpcConnector::new(host, port, tls, credentials, FleetAsker);
@@ -341,15 +362,16 @@ fn supernode(
         gives_up,
         ..Config::default()
     };
-    Ok(SuperNode::new(
+    let node = SuperNode::new(
         config,
-        FleetClient::new(fleet),
+        FleetClient::new(fleet.caller),
         parts.objects,
         parts.journal,
         parts.fabs,
         Arc::new(SystemClock),
         entropy,
-    ))
+    );
+    Ok((node, fleet.connection))
 }
 
 /// What ClientApps may make a SuperNode hold: they are near, so small windows keep their links full.

@@ -38,6 +38,9 @@ fn the_environment_says_where_they_are() {
             "{said}"
         );
         assert!(get(port, "/healthz").ends_with("\r\n\r\nok\n"));
+        let ready = get(port, "/readyz");
+        assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+        assert!(ready.ends_with("\r\n\r\nready\n"), "{ready}");
         let metrics = get(port, "/metrics");
         assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
         assert!(

@@ -8,6 +8,7 @@
 mod admission;
 mod holds;
 mod launches;
+mod metrics;
 mod nodes;
 mod simulation;
 mod uploads;
