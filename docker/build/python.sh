@@ -22,6 +22,8 @@ case $1 in
         [ -n "${PIP_EXTRA_INDEX_URL:-}" ] || unset PIP_EXTRA_INDEX_URL
         "$2/bin/pip" install --no-cache-dir --disable-pip-version-check --quiet \
             flwr==1.22.0 -r "$build/requirements.txt"
+        # The images have these names for flwr-quic.
+        rm "$2/bin/flower-superlink" "$2/bin/flower-supernode" "$2/bin/flower-superexec"
         # pip has done its work.
         "$2/bin/pip" uninstall --yes --quiet --disable-pip-version-check pip setuptools
         ;;

@@ -200,12 +200,13 @@ def test_check_status(secure: Deployment) -> None:
     assert "healthy" in said and "server/server.crt until" in said and "flower-model-outputs" in said
 
 
-@rows("S106", "S107", "S108", "S133", "S142")
+@rows("S52", "S106", "S107", "S108", "S133", "S142")
 def test_logs(secure: Deployment) -> None:
     assert "Starting Flower SuperLink" in secure.shell("./scripts/check-status.sh -s superlink -l")
     assert "supernode-1" in secure.shell("./scripts/check-status.sh --logs")
     secure.follow("./scripts/check-status.sh --follow", "supernode-1")
     assert "Starting Flower SuperLink" in secure.shell("docker logs flower-superlink")
+    assert "Starting Flower SuperLink" in secure.shell("docker exec flower-superlink cat /app/logs/superlink.log")
     assert secure.shell("docker logs flower-supernode-1")
     secure.follow("docker compose logs -f superlink", "superlink")
     assert secure.shell("docker compose logs --tail=100 supernode-1")

@@ -57,7 +57,9 @@ class Started:
         extra = f"-d --name flower-test-{name} --network {NETWORK} --network-alias {name} {' '.join(options)}"
         assert command.startswith("docker run --rm ")
         self.deployment.shell(command.replace("docker run --rm", f"docker run --rm {extra}", 1), self.deployment.root)
-        self._closing.callback(self.deployment.try_shell, f"docker stop flower-test-{name}")
+        # With --rm Docker removes it some time after it has stopped.
+        gone = f"docker stop flower-test-{name}; docker rm -f flower-test-{name}"
+        self._closing.callback(self.deployment.try_shell, gone)
 
     def superlink(self, flags: str = "") -> None:
         """The page's SuperLink."""
