@@ -298,6 +298,8 @@ impl Serving {
                 Err(error) => return Err(crashed(&format!("A service crashed: {error}."))),
             }
         }
+        // A SuperExec may serve nothing but metrics, which go on until this returns.
+        self.drain.requested().await;
         Ok(())
     }
 }
