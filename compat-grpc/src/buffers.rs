@@ -3,11 +3,14 @@
 //! The objects of a model are of one size, and a round frees as many as the next one brings. Memory
 //! that goes back to the system in between has to be mapped and cleared again page by page, which
 //! on virtual machines costs as much as hashing. Small messages do not come here.
+//!
+//! A large message has room in the process' [`MemoryBudget`] before it has a buffer, for as long as its call lasts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flwr_transport::{MemoryBudget, Room};
 use tokio::time::Instant;
 
 /// The smallest buffer that is kept, in bytes.
@@ -23,6 +26,14 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Buffers {
     free: Arc<Mutex<Free>>,
+    budget: MemoryBudget,
+}
+
+/// A message, and the room that it has while its call is worked on.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) message: Bytes,
+    pub(crate) room: Room,
 }
 
 #[derive(Debug)]
@@ -34,16 +45,23 @@ struct Free {
 }
 
 impl Buffers {
-    /// Keeps at most `bytes_max` bytes.
+    /// Keeps at most `bytes_max` bytes that nobody uses; messages under way take their room from `budget`.
     #[must_use]
-    pub fn new(bytes_max: usize) -> Self {
+    pub fn new(bytes_max: usize, budget: MemoryBudget) -> Self {
         Self {
             free: Arc::new(Mutex::new(Free {
                 buffers: Vec::new(),
                 bytes: 0,
                 bytes_max,
             })),
+            budget,
         }
+    }
+
+    /// Room for a message of `length` bytes, once there is some.
+    pub(crate) async fn room(&self, length: usize) -> Result<Room, tonic::Status> {
+        let room = self.budget.take(length as u64).await;
+        room.map_err(|none| tonic::Status::unavailable(none.message))
     }
 
     /// An empty buffer for `length` bytes: a free one that is not much larger, or a new one. Large
@@ -144,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_buffer_comes_back_with_the_last_slice_and_serves_its_size_again() {
-        let buffers = Buffers::new(64 * MIB);
+        let buffers = Buffers::new(64 * MIB, MemoryBudget::unbounded());
         let bytes = filled(&buffers, 20 * MIB);
         let slice = bytes.slice(5..10);
         drop(bytes);
@@ -163,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_than_the_bound_is_kept_and_nothing_small() {
-        let buffers = Buffers::new(3 * MIB);
+        let buffers = Buffers::new(3 * MIB, MemoryBudget::unbounded());
         drop([filled(&buffers, 2 * MIB), filled(&buffers, 2 * MIB)]);
         assert_eq!(kept(&buffers), (1, 2 * MIB));
         drop(filled(&buffers, 10));
@@ -172,7 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn unused_buffers_go_back_to_the_system() {
-        let buffers = Buffers::new(64 * MIB);
+        let buffers = Buffers::new(64 * MIB, MemoryBudget::unbounded());
         drop(filled(&buffers, 2 * MIB));
         tokio::time::advance(Duration::from_secs(8)).await;
         drop(filled(&buffers, 4 * MIB));

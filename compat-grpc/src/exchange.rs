@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::buffers::Received;
 use crate::dialect::{Answer, Dialect, Subject};
 
 /// Answers the methods of one gRPC service.
@@ -94,7 +95,7 @@ impl<E: Exchange> Calls<E> {
     pub(crate) async fn answer(
         &self,
         call: Called<'_>,
-        message: impl Future<Output = Result<Bytes, tonic::Status>>,
+        message: impl Future<Output = Result<Received, tonic::Status>>,
     ) -> Result<Answer, tonic::Status> {
         let _guard = self.drain.guard();
         let peer = match call.identity {
@@ -114,7 +115,11 @@ impl<E: Exchange> Calls<E> {
             presence: None,
         };
         let work = async {
-            let message = message.await?;
+            // The room is given back when the call is over.
+            let Received {
+                message,
+                room: _room,
+            } = message.await?;
             self.exchange.exchange(context, call.method, message).await
         };
         let work = AssertUnwindSafe(tokio::time::timeout_at(deadline, work)).catch_unwind();

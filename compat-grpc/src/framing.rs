@@ -5,13 +5,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use flwr_transport::{BodyError, Status};
+use flwr_transport::{BodyError, Room, Status};
 use futures_util::stream::BoxStream;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 
-use crate::buffers::Buffers;
+use crate::buffers::{Buffers, Received};
 use crate::dialect::Answer;
 use crate::status::end_of_stream;
 
@@ -24,19 +24,20 @@ pub(crate) const BELIEVED_BYTES_MAX: usize = 32 << 20;
 /// Reads the one message of a unary request.
 ///
 /// The message has a buffer of its own size, shared with nothing, so that whoever keeps a part
-/// of it keeps no more than the message. `idle` bounds the wait for each piece.
+/// of it keeps no more than the message. Its room is taken when its length is known. `idle` bounds
+/// the wait for each piece.
 pub(crate) async fn read_message<B>(
     mut body: B,
     bytes_max: usize,
     idle: Duration,
     buffers: &Buffers,
-) -> Result<Bytes, tonic::Status>
+) -> Result<Received, tonic::Status>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
     let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
-    let mut message: Option<(usize, Vec<u8>)> = None;
+    let mut message: Option<(usize, Vec<u8>, Room)> = None;
     while let Some(mut data) = next_data(&mut body, idle).await? {
         if message.is_none() {
             let missing = PREFIX_BYTES - prefix.len();
@@ -45,14 +46,18 @@ where
                 continue;
             }
             let length = announced(&prefix, bytes_max)?;
-            message = Some((length, buffers.take(length.min(BELIEVED_BYTES_MAX))));
+            let room = buffers.room(length).await?;
+            message = Some((length, buffers.take(length.min(BELIEVED_BYTES_MAX)), room));
         }
-        if let Some((length, buffer)) = &mut message {
+        if let Some((length, buffer, _)) = &mut message {
             append(buffer, &data, *length)?;
         }
     }
     match message {
-        Some((length, buffer)) if buffer.len() == length => Ok(buffers.seal(buffer)),
+        Some((length, buffer, room)) if buffer.len() == length => Ok(Received {
+            message: buffers.seal(buffer),
+            room,
+        }),
         // The peer ended the stream, or its connection broke.
         _ => Err(tonic::Status::unavailable("the request ended early")),
     }
@@ -232,6 +237,7 @@ pub(crate) fn prefixed(head: &[u8], tail_bytes: u64) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flwr_transport::MemoryBudget;
     use futures_util::stream;
     use http_body_util::StreamBody;
 
@@ -245,16 +251,18 @@ mod tests {
         StreamBody::new(stream::iter(frames))
     }
 
+    fn no_buffers() -> Buffers {
+        Buffers::new(0, MemoryBudget::unbounded())
+    }
+
     #[tokio::test]
     async fn a_message_is_read_however_it_is_cut() {
         let whole = [0u8, 0, 0, 0, 3, b'a', b'b', b'c'];
         for cut in 0..=whole.len() {
             for second in cut..=whole.len() {
                 let body = pieces(&[&whole[..cut], &whole[cut..second], &whole[second..]]);
-                assert_eq!(
-                    read_message(body, 3, IDLE, &Buffers::new(0)).await.unwrap(),
-                    "abc"
-                );
+                let read = read_message(body, 3, IDLE, &no_buffers()).await;
+                assert_eq!(read.unwrap().message, "abc");
             }
         }
     }
@@ -271,7 +279,7 @@ mod tests {
             (b"\0\xff\xff\xff\xff", tonic::Code::ResourceExhausted),
         ];
         for (bytes, code) in cases {
-            let refused = read_message(pieces(&[bytes]), 8, IDLE, &Buffers::new(0))
+            let refused = read_message(pieces(&[bytes]), 8, IDLE, &no_buffers())
                 .await
                 .unwrap_err();
             assert_eq!(refused.code(), code, "{bytes:?}");
@@ -281,10 +289,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sender_that_stops_is_not_waited_for() {
         let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BodyError>>());
-        let refused = read_message(Box::pin(silent), 8, IDLE, &Buffers::new(0))
+        let refused = read_message(Box::pin(silent), 8, IDLE, &no_buffers())
             .await
             .unwrap_err();
         assert_eq!(refused.code(), tonic::Code::Unavailable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_without_room_is_not_read() {
+        let budget = MemoryBudget::new(1 << 20);
+        let buffers = Buffers::new(0, budget.clone());
+        let taken = budget.take(1 << 20).await.unwrap();
+        let mut whole = vec![0u8, 0, 1, 0, 0];
+        whole.resize(PREFIX_BYTES + (64 << 10), 7);
+        let mut read = 0;
+        let frames = whole.chunks(1 << 10).map(|piece| {
+            read += 1;
+            Ok::<_, BodyError>(Frame::data(Bytes::copy_from_slice(piece)))
+        });
+        let body = StreamBody::new(stream::iter(frames));
+        let refused = read_message(body, 1 << 20, IDLE, &buffers).await;
+        assert_eq!(refused.unwrap_err().code(), tonic::Code::Unavailable);
+        assert_eq!(read, 1);
+        drop(taken);
+        let message = read_message(pieces(&[&whole]), 1 << 20, IDLE, &buffers)
+            .await
+            .unwrap();
+        assert_eq!(budget.free_bytes(), (1 << 20) - (64 << 10));
+        drop(message);
+        assert_eq!(budget.free_bytes(), 1 << 20);
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use clap::Args;
 use flwr_compat_grpc::f1::FleetF1;
 use flwr_compat_grpc::{Buffers, CallerAuth, GrpcListener, Holds, Limits};
-use flwr_transport::{Acceptor as _, Drain};
+use flwr_transport::{Acceptor as _, Drain, MemoryBudget};
 use flwr_transport_quic::tuning::Congestion;
 use flwr_transport_quic::{Acceptor, Options as QuicOptions, Tuning, udp};
 use serde_json::json;
@@ -115,7 +115,7 @@ async fn begin(options: &Options, moved: &Arc<Moved>) -> Result<(SocketAddr, Ser
                 limits.stream_window_bytes = DEFAULT_SERVER_WINDOWS.stream;
                 limits.connection_window_bytes = DEFAULT_SERVER_WINDOWS.connection;
             }
-            let buffers = Buffers::new(KEPT_BUFFER_BYTES);
+            let buffers = Buffers::new(KEPT_BUFFER_BYTES, MemoryBudget::unbounded());
             let (tls, auth) = (Some(tls.into()), CallerAuth::none());
             let listener = GrpcListener::new(tcp, tls, auth, dialect, limits, buffers)?;
             let address = listener.local_addr();

@@ -99,6 +99,7 @@ fn name(response: &Response) -> (&'static str, &'static str) {
         | Response::ResumePull(_)
         | Response::Attend(_)
         | Response::PullParcel(_)
-        | Response::PushParcel(_) => unreachable!("Flower has no such call"),
+        | Response::PushParcel(_)
+        | Response::GetAnnounced(_) => unreachable!("Flower has no such call"),
     }
 }

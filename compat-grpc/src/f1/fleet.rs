@@ -87,7 +87,8 @@ impl Dialect<Fleet> for FleetF1 {
             | Response::ResumePull(_)
             | Response::Attend(_)
             | Response::PullParcel(_)
-            | Response::PushParcel(_) => unreachable!("Flower has no such call"),
+            | Response::PushParcel(_)
+            | Response::GetAnnounced(_) => unreachable!("Flower has no such call"),
         }
     }
 }

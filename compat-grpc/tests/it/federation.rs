@@ -32,7 +32,13 @@ struct SuperLinkOverGrpc {
 async fn superlink() -> SuperLinkOverGrpc {
     let folder = tempfile::tempdir().unwrap();
     let (fabs, clock) = (DiskFabs::new(folder.path()), Arc::new(SystemClock));
-    let link = SuperLink::new(MemoryState::default(), fabs, clock, Arc::new(SystemEntropy));
+    let link = SuperLink::new(
+        MemoryState::default(),
+        fabs,
+        clock,
+        Arc::new(SystemEntropy),
+        flwr_superlink::Config::default(),
+    );
     let holds = Holds::default();
     let over = Over {
         auth: CallerAuth::signed(None, now),

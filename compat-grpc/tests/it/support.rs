@@ -17,8 +17,8 @@ use flwr_compat_grpc::{
     Buffers, CallerAuth, Credentials, Dialect, GrpcCaller, GrpcConnector, GrpcListener, Limits,
 };
 use flwr_transport::{
-    Acceptor, Body, Call, Connector, Context, Current, Drain, Drained, Handler, Protocol, Reply,
-    ServeError, Status,
+    Acceptor, Body, Call, Connector, Context, Current, Drain, Drained, Handler, MemoryBudget,
+    Protocol, Reply, ServeError, Status,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -107,7 +107,10 @@ where
     H: Handler<P>,
 {
     let tcp = TcpListener::bind(addr).await.unwrap();
-    let (limits, buffers) = (Limits::default(), Buffers::new(64 << 20));
+    let (limits, buffers) = (
+        Limits::default(),
+        Buffers::new(64 << 20, MemoryBudget::unbounded()),
+    );
     let Over { tls, auth } = over;
     let tls = tls.map(Into::into);
     let listener = GrpcListener::new(tcp, tls, auth, dialect, limits, buffers).unwrap();
@@ -128,7 +131,10 @@ pub(crate) async fn serve_rest<H: Handler<Fleet>>(
     handler: Arc<H>,
 ) -> Server {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (limits, buffers) = (Limits::default(), Buffers::new(64 << 20));
+    let (limits, buffers) = (
+        Limits::default(),
+        Buffers::new(64 << 20, MemoryBudget::unbounded()),
+    );
     let tls = tls.map(Into::into);
     let listener = RestListener::new(tcp, tls, dialect, limits, buffers).unwrap();
     let drain = Drain::new();

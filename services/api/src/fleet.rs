@@ -262,4 +262,16 @@ service! {
         /// The reply.
         parcel: Parcel,
     } -> Pushed, repeatable;
+
+    /// Tells of an instruction of the caller's that cannot be handed out yet, because objects of it are still on their
+    /// way to the SuperLink: those that are there can be pulled. Waits up to `wait` for one that is none of `known`.
+    /// Flower has no such call, so it is unimplemented over gRPC.
+    unary announced: GetAnnounced {
+        /// The caller.
+        node: NodeId,
+        /// Instructions that it was told of.
+        known: Vec<MessageId>,
+        /// The longest wait.
+        wait: Duration,
+    } -> Option<Delivery>, repeatable;
 }

@@ -32,6 +32,7 @@ mod launch;
 mod listen;
 mod log_file;
 mod log_line;
+mod memory;
 mod metrics;
 mod output;
 mod peer;

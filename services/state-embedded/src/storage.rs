@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use flwr_api::{ObjectId, RunId, UnixTime};
 use flwr_state::disk::blocking;
-use flwr_state::files::{self, ObjectFiles, PutFile};
+use flwr_state::files::{ObjectFiles, Remover};
 use flwr_state::link::{LOG_SLICE_BYTES_MAX, LogSlice, Put};
 use flwr_state::rows::Change;
 use flwr_state::storage::{Changes, Content, Position, Source};
@@ -20,7 +19,7 @@ use crate::error::{OpenError, failed};
 use crate::loading::{self, Loaded};
 use crate::opening::{self, Config, Opened};
 use crate::readers::Readers;
-use crate::writer::{Removed, Writer};
+use crate::writer::Writer;
 
 /// A state that outlives its process.
 pub type EmbeddedState = State<Embedded>;
@@ -54,7 +53,7 @@ pub async fn open(
     let rows = lost.into_iter().map(|object| Change::Content(object, None));
     state.storage().writer.record(Changes {
         rows: rows.collect(),
-        removed: Vec::new(),
+        ..Changes::default()
     });
     Ok(state)
 }
@@ -154,21 +153,7 @@ impl Storage for Embedded {
             let checked = memory::check(object, &content);
             return Ok(checked.map(|()| Some(Content::Here(content))));
         }
-        if !is_wanted {
-            return Ok(match files::inspect(object, body).await? {
-                None => Ok(None),
-                Some(wrong) => Err(refused(wrong)?),
-            });
-        }
-        let pin = self.files.pin([object]);
-        match self.files.put(object, body).await? {
-            PutFile::Stored | PutFile::Present => {
-                let len = self.files.len(object);
-                let len = len.ok_or(StoreError::Stopped)?;
-                Ok(Ok(Some(Content::File(len, pin))))
-            }
-            wrong => Ok(Err(refused(wrong)?)),
-        }
+        self.files.accept(object, is_wanted, body).await
     }
 
     async fn read(&self, object: ObjectId, source: Source) -> StoreResult<Option<Body>> {
@@ -193,16 +178,6 @@ impl Storage for Embedded {
         self.writer.settle(self.writer.position()).await?;
         let readers = Arc::clone(&self.readers);
         blocking(move || read_log(&readers, run, after)).await
-    }
-}
-
-/// What a caller is told of bytes that were not stored.
-fn refused(put: PutFile) -> StoreResult<Put> {
-    match put {
-        PutFile::WrongHash => Ok(Put::WrongHash),
-        PutFile::Malformed(why) => Ok(Put::Malformed(why)),
-        PutFile::Interrupted(why) => Err(why.into()),
-        PutFile::Present | PutFile::Stored => Ok(Put::Present),
     }
 }
 
@@ -241,39 +216,6 @@ fn read_log(readers: &Readers, run: RunId, after: UnixTime) -> StoreResult<LogSl
         }
         Ok(slice)
     })
-}
-
-/// Removes the files of objects that nothing speaks of any more.
-#[derive(Debug)]
-struct Remover(Option<JoinHandle<()>>);
-
-impl Remover {
-    fn start(files: ObjectFiles, removed: Receiver<Removed>) -> Self {
-        let work = move || {
-            for contents in removed {
-                for (object, content) in contents {
-                    let is_file = matches!(content, Content::File(..));
-                    // Unpins it; somebody else may have pinned it meanwhile.
-                    drop(content);
-                    if is_file && let Err(error) = files.remove_now(object) {
-                        tracing::warn!(%object, %error, "the file of an object that is not needed stays until the next start");
-                    }
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("state-remover".into());
-        Self(thread.spawn(work).ok())
-    }
-}
-
-impl Drop for Remover {
-    fn drop(&mut self) {
-        if let Some(thread) = self.0.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that removes files died");
-        }
-    }
 }
 
 /// Objects up to this size are rows: a file of its own costs more syncs than it saves.

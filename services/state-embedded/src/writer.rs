@@ -12,8 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use flwr_api::{ObjectId, RunId, UnixTime};
+use flwr_state::files::Removed;
 use flwr_state::rows::Change;
-use flwr_state::storage::{Changes, Content, Position};
+use flwr_state::storage::{Changes, Position};
 use flwr_state::{StoreError, StoreResult, logs};
 use rusqlite::Connection;
 use tokio::sync::watch;
@@ -60,9 +61,6 @@ enum Step {
     State(Changes),
     Log(RunId, UnixTime, Arc<str>),
 }
-
-/// What is removed once nothing in the database speaks of it.
-pub(crate) type Removed = Vec<(ObjectId, Content)>;
 
 impl Writer {
     /// Starts the thread. What it removes from the database goes to `removed`.
@@ -112,6 +110,9 @@ impl Writer {
         let mut queue = self.shared.queue();
         if changes.rows.is_empty() && changes.removed.is_empty() {
             return queue.recorded;
+        }
+        for run in &changes.forgotten {
+            queue.log_ends.remove(run);
         }
         let bytes = changes.rows.iter().map(cost).sum();
         self.push(&mut queue, Step::State(changes), bytes)
@@ -269,6 +270,10 @@ impl Desk {
                     for change in &changes.rows {
                         writing::write(&transaction, change)?;
                     }
+                    for run in &changes.forgotten {
+                        writing::forget_log(&transaction, *run)?;
+                        log_bytes.insert(*run, 0);
+                    }
                 }
                 Step::Log(run, time, text) => {
                     writing::log(&transaction, *run, *time, text)?;
@@ -282,6 +287,7 @@ impl Desk {
         }
         transaction.commit()?;
         self.log_bytes.extend(log_bytes);
+        self.log_bytes.retain(|_, bytes| *bytes > 0);
         Ok(())
     }
 

@@ -77,6 +77,11 @@ pub(crate) fn log(
     LOGS.put(database, &row)
 }
 
+/// Removes the log of a run.
+pub(crate) fn forget_log(database: &Connection, run: RunId) -> rusqlite::Result<()> {
+    LOGS.delete(database, &number(run.0))
+}
+
 /// Writes a value that there is once.
 pub(crate) fn set(
     database: &Connection,

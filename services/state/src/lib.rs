@@ -39,7 +39,7 @@ pub use link::{
     NewNode, NewRun, NodeCreation, Nodes, Object, Objects, Put, Queue, Replies, ReplyOutcome,
     RunLogs, Runs, StartedApp, Tokens, Transition,
 };
-pub use memory::{Memory, MemoryState};
+pub use memory::{Bounds, Memory, MemoryState};
 pub use state::State;
 pub use storage::Storage;
 pub use tables::rows;

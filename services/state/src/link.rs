@@ -251,6 +251,14 @@ pub trait Runs: Send + Sync + 'static {
         now: UnixTime,
     ) -> impl Future<Output = StoreResult<Beat>> + Send;
 
+    /// Forgets runs that finished before `finished_before`, and of the others that have finished all but
+    /// the latest `latest_max`, with their tokens and logs. Returns them.
+    fn sweep_runs(
+        &self,
+        finished_before: UnixTime,
+        latest_max: usize,
+    ) -> impl Future<Output = StoreResult<Vec<RunId>>> + Send;
+
     /// The runs that wait for a launch.
     fn launch_queue(&self, now: UnixTime) -> impl Future<Output = StoreResult<LaunchQueue>> + Send;
 
@@ -387,6 +395,15 @@ pub trait Mailbox: Send + Sync + 'static {
         node: NodeId,
         now: UnixTime,
     ) -> impl Future<Output = StoreResult<Option<Delivered>>> + Send;
+
+    /// Tells of an instruction of the node that is not handed out yet because objects are missing of
+    /// its tree: the oldest whose run is running, not expired, and other than `known`. Changes nothing.
+    fn announced(
+        &self,
+        node: NodeId,
+        known: &[MessageId],
+        now: UnixTime,
+    ) -> impl Future<Output = StoreResult<Option<Delivery>>> + Send;
 
     /// Stores a reply and announces its objects, in one step; the objects are announced even if
     /// the reply is refused, and freed then once all of them have arrived. Checks the rules of

@@ -1,13 +1,20 @@
 //! State that ends with its process, which is Flower's default, and the reference for every other
 //! back end.
+//!
+//! The bytes of objects are in memory too, up to a bound. Beyond that large ones go to files, which
+//! nobody finds again when the process has ended.
 
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use flwr_api::{ObjectId, RunId, UnixTime};
 use flwr_transport::Body;
 
 use crate::error::{StoreError, StoreResult};
+use crate::files::{self, ObjectFiles, Removed, Remover};
 use crate::link::{LogSlice, Put};
 use crate::logs::{self, Logs};
 use crate::state::State;
@@ -20,6 +27,78 @@ pub type MemoryState = State<Memory>;
 #[derive(Debug, Default)]
 pub struct Memory {
     logs: Mutex<Logs>,
+    overflow: Option<Overflow>,
+}
+
+/// What is kept in memory of objects.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Most bytes, about.
+    pub bytes_max: u64,
+    /// Smaller objects are in memory in any case, and do not count: they are not worth a file.
+    pub object_bytes_min: u64,
+}
+
+impl Bounds {
+    /// At most about `bytes_max` bytes.
+    #[must_use]
+    pub const fn of(bytes_max: u64) -> Self {
+        Self {
+            bytes_max,
+            object_bytes_min: 64 << 10,
+        }
+    }
+}
+
+/// Where objects go that have no room in memory.
+#[derive(Debug)]
+struct Overflow {
+    // Before the remover, which ends with it.
+    removed: Sender<Removed>,
+    _remover: Remover,
+    files: ObjectFiles,
+    bounds: Bounds,
+    held: Arc<AtomicU64>,
+}
+
+/// Bytes that count as held for as long as anybody has them.
+struct Held {
+    bytes: Bytes,
+    held: Arc<AtomicU64>,
+}
+
+impl Memory {
+    /// Keeps objects in memory within `bounds`, and the others in a folder below `folder` that is this process' alone
+    /// and is empty at first. Blocks.
+    ///
+    /// # Errors
+    /// There can be no such folder.
+    pub fn overflowing(bounds: Bounds, folder: &Path, config: files::Config) -> StoreResult<Self> {
+        let files = own_folder(folder, config)?;
+        files.clear_now()?;
+        let (removed, to_remove) = channel();
+        Ok(Self {
+            logs: Mutex::default(),
+            overflow: Some(Overflow {
+                removed,
+                _remover: Remover::start(files.clone(), to_remove),
+                files,
+                bounds,
+                held: Arc::default(),
+            }),
+        })
+    }
+}
+
+/// The first folder that no other process has.
+fn own_folder(folder: &Path, config: files::Config) -> StoreResult<ObjectFiles> {
+    let mut number = 1;
+    loop {
+        match ObjectFiles::open(&folder.join(format!("overflow-{number}")), config) {
+            Err(StoreError::InUse { .. }) if number < PROCESSES_MAX => number += 1,
+            opened => return opened,
+        }
+    }
 }
 
 impl Default for MemoryState {
@@ -35,7 +114,26 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn record(&self, changes: Changes) -> (Position, Option<Changes>) {
+    fn record(&self, mut changes: Changes) -> (Position, Option<Changes>) {
+        if let Some(overflow) = &self.overflow {
+            let is_file = |(_, content): &mut (_, Option<Content>)| {
+                matches!(content, Some(Content::File(..)))
+            };
+            let removed = changes.removed.extract_if(.., is_file);
+            let removed: Removed = removed
+                .filter_map(|(object, content)| Some((object, content?)))
+                .collect();
+            if !removed.is_empty() {
+                // The remover lives as long as this.
+                let _sent = overflow.removed.send(removed);
+            }
+        }
+        if !changes.forgotten.is_empty() {
+            let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+            for run in &changes.forgotten {
+                logs.forget(*run);
+            }
+        }
         (0, Some(changes))
     }
 
@@ -46,9 +144,14 @@ impl Storage for Memory {
     async fn accept(
         &self,
         object: ObjectId,
-        _is_wanted: bool,
+        is_wanted: bool,
         body: Body,
     ) -> StoreResult<Result<Option<Content>, Put>> {
+        if let Some(overflow) = &self.overflow
+            && body.len().is_none_or(|bytes| overflow.takes(bytes))
+        {
+            return overflow.files.accept(object, is_wanted, body).await;
+        }
         let content = body.collect(OBJECT_BYTES_MAX).await?;
         let checked = if content.len() > BLOCKING_BYTES_MAX {
             let content = content.clone();
@@ -58,14 +161,15 @@ impl Storage for Memory {
         } else {
             check(object, &content)
         };
-        Ok(checked.map(|()| Some(Content::Here(unpinned(content)))))
+        Ok(checked.map(|()| Some(Content::Here(self.hold(unpinned(content))))))
     }
 
-    async fn read(&self, _object: ObjectId, source: Source) -> StoreResult<Option<Body>> {
-        Ok(match source {
-            Source::Here(bytes) => Some(Body::from_bytes(bytes)),
-            Source::Row | Source::File => None,
-        })
+    async fn read(&self, object: ObjectId, source: Source) -> StoreResult<Option<Body>> {
+        match (source, &self.overflow) {
+            (Source::Here(bytes), _) => Ok(Some(Body::from_bytes(bytes))),
+            (Source::File, Some(overflow)) => overflow.files.get(object).await,
+            (Source::Row | Source::File, _) => Ok(None),
+        }
     }
 
     async fn append_log(&self, run: RunId, text: String, now: UnixTime) -> StoreResult<()> {
@@ -81,6 +185,51 @@ impl Storage for Memory {
             logs.after(run, after)
         };
         Ok(read.join())
+    }
+}
+
+impl Memory {
+    /// Counts bytes for as long as anybody has them, unless they are few.
+    fn hold(&self, bytes: Bytes) -> Bytes {
+        let Some(overflow) = &self.overflow else {
+            return bytes;
+        };
+        if (bytes.len() as u64) < overflow.bounds.object_bytes_min {
+            return bytes;
+        }
+        let held = Arc::clone(&overflow.held);
+        held.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Bytes::from_owner(Held { bytes, held })
+    }
+}
+
+impl Overflow {
+    /// Whether an object of so many bytes goes to a file. Small ones do not.
+    fn takes(&self, bytes: u64) -> bool {
+        let Bounds {
+            bytes_max,
+            object_bytes_min,
+        } = self.bounds;
+        bytes >= object_bytes_min && self.held.load(Ordering::Relaxed) + bytes > bytes_max
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let bytes = self.bytes.len() as u64;
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Held({} bytes)", self.bytes.len())
     }
 }
 
@@ -103,6 +252,9 @@ fn unpinned(content: Bytes) -> Bytes {
 
 /// Objects up to this size get memory of their own; larger ones are kept as they came.
 const COPIED_BYTES_MAX: usize = 16 << 10;
+
+/// How many processes may overflow below one folder.
+const PROCESSES_MAX: u32 = 64;
 
 /// Largest object that is taken, in bytes: what a gRPC message can carry.
 const OBJECT_BYTES_MAX: u64 = 2 << 30;

@@ -25,6 +25,8 @@ pub struct Changes {
     pub rows: Vec<Change>,
     /// Objects that were removed, or were not wanted: to be dropped once the rows are written.
     pub removed: Vec<(ObjectId, Option<Content>)>,
+    /// Runs that are forgotten, with their logs.
+    pub forgotten: Vec<RunId>,
 }
 
 /// Where an object's bytes are.

@@ -17,7 +17,7 @@ pub enum Topic {
     Launch,
     /// The run's log has grown, or the run has changed status.
     Log(RunId),
-    /// The node may have an instruction, or is gone.
+    /// The node may have an instruction, or one that is on its way, or is gone.
     Node(NodeId),
     /// The object has arrived, or is gone.
     Object(ObjectId),

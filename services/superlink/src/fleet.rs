@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use flwr_api::fleet::{
-    Attend, ConfirmMessage, CreateNode, DeleteNode, FleetService, GetFab, GetReceived, GetRun,
-    Heartbeat, NodeRun, ObjectState, Parcel, PullMessages, PullObject, PullParcel, PushMessages,
-    PushObject, PushParcel, Pushed, ResumePull, ResumePush, WatchRun,
+    Attend, ConfirmMessage, CreateNode, DeleteNode, FleetService, GetAnnounced, GetFab,
+    GetReceived, GetRun, Heartbeat, NodeRun, ObjectState, Parcel, PullMessages, PullObject,
+    PullParcel, PushMessages, PushObject, PushParcel, Pushed, ResumePull, ResumePush, WatchRun,
 };
 use flwr_api::{Delivery, Fab, FabHash, NodeId, ObjectId, Reason, RunId};
 use flwr_state::{Fabs, LinkState, NewNode, NodeCreation, Object, Put, ReplyOutcome};
@@ -243,7 +243,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         let PushObject { node, run, object } = call;
         self.authorize_for_run(context, node, run).await?;
         let key = Key { node, run, object };
-        let body = self.link.gather(key, body).await?;
+        let (body, _room) = self.link.gather(key, body).await?;
         self.link.store_object(context, (run, object), body).await
     }
 
@@ -344,6 +344,17 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         Ok(pushed)
     }
 
+    async fn announced(
+        &self,
+        context: &Context,
+        call: GetAnnounced,
+    ) -> Result<Option<Delivery>, Status> {
+        let GetAnnounced { node, known, wait } = call;
+        self.authorize(context, node).await?;
+        let inbox = &self.link.core.inbox;
+        inbox.announced(context, node, &known, wait).await
+    }
+
     async fn received(&self, context: &Context, call: GetReceived) -> Result<Vec<u64>, Status> {
         let GetReceived { node, run, objects } = call;
         self.authorize_for_run(context, node, run).await?;
@@ -366,7 +377,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         self.authorize_for_run(context, node, run).await?;
         let key = Key { node, run, object };
         match self.link.gather_rest(key, offset, body).await? {
-            Some(whole) => self.link.store_object(context, (run, object), whole).await,
+            Some((whole, _room)) => self.link.store_object(context, (run, object), whole).await,
             None => Ok(false),
         }
     }

@@ -1,7 +1,7 @@
 //! Objects on their way in from nodes: what came of one that breaks off stays.
 
 use flwr_state::{Fabs, LinkState, Object};
-use flwr_transport::{Body, BodyError, Code, Status};
+use flwr_transport::{Body, BodyError, Code, Room, Status};
 use tracing::debug;
 
 use crate::partials::Key;
@@ -9,22 +9,23 @@ use crate::superlink::{SuperLink, unavailable};
 
 impl<S: LinkState, F: Fabs> SuperLink<S, F> {
     /// The whole of an object that is awaited, of which the beginning stays here if it breaks off.
-    /// Other bodies, and those that come in one piece, are handed on as they are.
-    pub(crate) async fn gather(&self, key: Key, body: Body) -> Result<Body, Status> {
+    /// Other bodies, and those that come in one piece, are handed on as they are. The room is the body's.
+    pub(crate) async fn gather(&self, key: Key, body: Body) -> Result<(Body, Room), Status> {
         let partials = &self.core.partials;
         let Some(bytes) = body.len().filter(|bytes| partials.takes(*bytes)) else {
-            return Ok(body);
+            return Ok((body, Room::default()));
         };
         let known = self.state().object(key.object).await.map_err(unavailable)?;
         if !matches!(known, Object::Pending) {
-            return Ok(body);
+            return Ok((body, Room::default()));
         }
+        let room = partials.room(bytes).await?;
         let mut body = body.checked();
         let first = body.next().await.transpose().map_err(broken_off)?;
         let first = first.unwrap_or_default();
         if first.len() as u64 == bytes {
             return match body.next().await {
-                None => Ok(Body::from_bytes(first)),
+                None => Ok((Body::from_bytes(first), room)),
                 Some(_) => Err(broken_off(BodyError::TooLong { max: bytes })),
             };
         }
@@ -32,7 +33,7 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         writing.append(&first).map_err(broken_off)?;
         drop(first);
         let whole = writing.fill(body).await.map_err(broken_off)?;
-        Ok(Body::from_bytes(whole))
+        Ok((Body::from_bytes(whole), room))
     }
 
     /// The whole of an object whose beginning is here and whose rest is the body; nothing if fewer
@@ -42,13 +43,16 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         key: Key,
         offset: u64,
         rest: Body,
-    ) -> Result<Option<Body>, Status> {
-        let Some(writing) = self.core.partials.resume(key, offset) else {
+    ) -> Result<Option<(Body, Room)>, Status> {
+        let partials = &self.core.partials;
+        let bytes = rest.len().unwrap_or(0).saturating_add(offset);
+        let room = partials.room(bytes).await?;
+        let Some(writing) = partials.resume(key, offset) else {
             return Ok(None);
         };
         debug!(object_id = %key.object, node_id = key.node.0, offset, "push goes on");
         let whole = writing.fill(rest.checked()).await.map_err(broken_off)?;
-        Ok(Some(Body::from_bytes(whole)))
+        Ok(Some((Body::from_bytes(whole), room)))
     }
 }
 

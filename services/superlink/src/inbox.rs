@@ -78,6 +78,29 @@ impl<S: LinkState> Inbox<S> {
         }
     }
 
+    /// An instruction of the node that is still on its way here and none of `known`.
+    pub(crate) async fn announced(
+        &self,
+        context: &Context,
+        node: NodeId,
+        known: &[MessageId],
+        wait: Duration,
+    ) -> Result<Option<Delivery>, Status> {
+        let hold = Hold::new(context, wait);
+        let mut changed = self.watch(&hold, Topic::Node(node));
+        loop {
+            let now = self.clock.now();
+            let found = self.state.announced(node, known, now).await;
+            if let Some(found) = found.map_err(unavailable)? {
+                return Ok(Some(found));
+            }
+            let more = hold.wait(&mut changed, None).await;
+            if !more || !self.state.has_node(node).await.map_err(unavailable)? {
+                return Ok(None);
+            }
+        }
+    }
+
     /// Ends the wait of a node that left.
     pub(crate) fn release(&self, node: NodeId) {
         drop(self.turns.take(node));

@@ -23,4 +23,4 @@ mod survey;
 
 pub use control::Runtime;
 pub use flwr_state::{Entropy, SystemEntropy};
-pub use superlink::SuperLink;
+pub use superlink::{Config, SuperLink};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use flwr_api::{NodeId, ObjectId, RunId};
-use flwr_transport::{Body, BodyError};
+use flwr_transport::{Body, BodyError, MemoryBudget, Room, Status};
 use tokio::time::Instant;
 
 /// How much is kept, and for how long.
@@ -49,9 +49,10 @@ pub(crate) struct Key {
 }
 
 /// Beginnings of objects.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Partials {
     bounds: Bounds,
+    budget: MemoryBudget,
     table: Mutex<HashMap<Key, Arc<Mutex<Partial>>>>,
 }
 
@@ -73,12 +74,25 @@ pub(crate) struct Writing {
 }
 
 impl Partials {
-    #[cfg(test)]
-    fn with(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self {
+    /// None yet. Pushes under way take their room from `budget`; what broke off has a quarter as much
+    /// beside it.
+    pub(crate) fn new(budget: MemoryBudget) -> Self {
+        let mut bounds = Bounds::default();
+        bounds.bytes_max = bounds.bytes_max.min(budget.bytes() / 4);
+        Self::with(bounds, budget)
+    }
+
+    fn with(bounds: Bounds, budget: MemoryBudget) -> Self {
+        Self {
             bounds,
-            ..Self::default()
-        })
+            budget,
+            table: Mutex::default(),
+        }
+    }
+
+    /// Room for a push of so many bytes, once there is some.
+    pub(crate) async fn room(&self, object_bytes: u64) -> Result<Room, Status> {
+        self.budget.take(object_bytes).await
     }
 
     /// Whether the beginning of an object of so many bytes is worth keeping, and can be.

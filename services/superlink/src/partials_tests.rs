@@ -34,7 +34,7 @@ fn body(bytes: &'static [u8]) -> Body {
 
 #[tokio::test(start_paused = true)]
 async fn a_push_goes_on_where_it_broke_off_and_leaves_nothing() {
-    let partials = Partials::with(SMALL);
+    let partials = Arc::new(Partials::with(SMALL, MemoryBudget::unbounded()));
     let a = key(7, 1, "a");
     let pieces = [
         Ok(Bytes::from_static(b"0123456789")),
@@ -58,7 +58,7 @@ async fn a_push_goes_on_where_it_broke_off_and_leaves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_is_over_once_its_node_asks() {
-    let partials = Partials::with(SMALL);
+    let partials = Arc::new(Partials::with(SMALL, MemoryBudget::unbounded()));
     let a = key(7, 1, "a");
     let hanging = partials.begin(a, 100);
     hanging.append(b"0123456789").unwrap();
@@ -79,7 +79,7 @@ async fn a_writer_is_over_once_its_node_asks() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
-    let partials = Partials::with(SMALL);
+    let partials = Arc::new(Partials::with(SMALL, MemoryBudget::unbounded()));
     assert!(partials.takes(10) && partials.takes(100));
     assert!(!partials.takes(9) && !partials.takes(101));
     broken_off(&partials, key(1, 1, "few"), 9);
@@ -106,7 +106,7 @@ async fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_comes_back_for_is_forgotten() {
-    let partials = Partials::with(SMALL);
+    let partials = Arc::new(Partials::with(SMALL, MemoryBudget::unbounded()));
     broken_off(&partials, key(1, 1, "a"), 50);
     let under_way = partials.begin(key(1, 1, "b"), 100);
     under_way.append(&[0; 50]).unwrap();

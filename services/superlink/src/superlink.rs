@@ -1,10 +1,11 @@
 //! The parts the three services share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flwr_api::{Launchers, UnixTime};
 use flwr_state::{Clock, Entropy, Fabs, LinkState, StoreError};
-use flwr_transport::{Code, Status};
+use flwr_transport::{Code, MemoryBudget, Status};
 
 use crate::appio::AppIoApi;
 use crate::control::{ControlApi, Runtime};
@@ -12,6 +13,24 @@ use crate::fleet::FleetApi;
 use crate::inbox::Inbox;
 use crate::partials::Partials;
 use crate::progress::Progress;
+
+/// How a SuperLink works.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where uploads under way take their room.
+    pub budget: MemoryBudget,
+    /// How long a run is remembered that has finished.
+    pub keep_runs: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            budget: MemoryBudget::unbounded(),
+            keep_runs: Duration::from_secs(90 * 24 * 3600),
+        }
+    }
+}
 
 /// A SuperLink over a state and a store of app bundles. Cheap to clone: all clones are the same.
 #[derive(Debug)]
@@ -28,22 +47,30 @@ pub(crate) struct Core<S, F> {
     pub(crate) progress: Progress,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) keep_runs: Duration,
 }
 
 impl<S: LinkState, F: Fabs> SuperLink<S, F> {
     /// Puts the parts together. Nothing runs until a service is called or [`Self::sweep`] is
     /// awaited.
-    pub fn new(state: S, fabs: F, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+    pub fn new(
+        state: S,
+        fabs: F,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        config: Config,
+    ) -> Self {
         let state = Arc::new(state);
         Self {
             core: Arc::new(Core {
                 inbox: Inbox::new(Arc::clone(&state), Arc::clone(&clock)),
-                partials: Arc::default(),
+                partials: Arc::new(Partials::new(config.budget)),
                 progress: Progress::default(),
                 state,
                 fabs,
                 clock,
                 entropy,
+                keep_runs: config.keep_runs,
             }),
         }
     }

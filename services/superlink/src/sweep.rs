@@ -1,5 +1,6 @@
 //! What has to happen though nobody asks: runs whose ServerApp is lost end, nodes that have long
-//! been gone are forgotten, and so is what has arrived of objects that nobody goes on with.
+//! been gone are forgotten, and so are runs that finished long ago, and what has arrived of objects that nobody
+//! goes on with.
 
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ const PERIOD: Duration = Duration::from_secs(5);
 
 /// How long a node stays on the list after its last heartbeat ran out, in seconds.
 const FORGET_NODE_SECONDS: f64 = 24.0 * 3600.0;
+
+/// How many runs that have finished are remembered at most.
+const FINISHED_RUNS_MAX: usize = 10_000;
 
 impl<S: LinkState, F: Fabs> SuperLink<S, F> {
     /// Sweeps until the drain is asked. Dropping the future loses nothing.
@@ -50,6 +54,10 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
                 node_id = node.0,
                 "node forgotten: it has been offline for a day"
             );
+        }
+        let long_ago = now.plus(-self.core.keep_runs.as_secs_f64());
+        for run in state.sweep_runs(long_ago, FINISHED_RUNS_MAX).await? {
+            info!(run_id = run.0, "run forgotten: it finished long ago");
         }
         self.sweep_partials().await?;
         self.sweep_progress().await?;

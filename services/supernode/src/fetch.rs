@@ -108,12 +108,24 @@ impl Core {
             "fetching the objects of an instruction"
         );
         let run = delivery.message.metadata.run;
-        stream::iter(missing)
-            .map(|id| self.object(node, run, id))
-            .buffer_unordered(self.config.transfers_max.max(1))
-            .try_collect::<()>()
+        self.fetch(node, run, missing, self.config.transfers_max)
             .await?;
         Ok(pin)
+    }
+
+    /// Brings objects here, so many at once.
+    pub(crate) async fn fetch(
+        &self,
+        node: NodeId,
+        run: RunId,
+        objects: Vec<ObjectId>,
+        at_once: usize,
+    ) -> Result<(), FetchError> {
+        stream::iter(objects)
+            .map(|id| self.object(node, run, id))
+            .buffer_unordered(at_once.max(1))
+            .try_collect()
+            .await
     }
 
     /// Tells the SuperLink that it need not keep the instruction. If the answer is lost it does not

@@ -94,6 +94,7 @@ impl Core {
 
     /// Fetches the instruction. What is here by the time a call fails is not fetched again.
     pub(crate) async fn bring(&self, node: NodeId, parcel: &Parcel) -> Result<Pin, FetchError> {
+        let _turn = self.turns.wait(&parcel.delivery.message.metadata.id).await;
         let mut insisting = Insisting::default();
         loop {
             let fetched = async {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use crate::ahead::Turns;
 use crate::appio::AppIoApi;
 use crate::config::{Config, HEARTBEAT_SECONDS};
 use crate::desk::Desk;
@@ -53,6 +54,7 @@ pub(crate) struct Core {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) desk: Desk,
     pub(crate) runs: Runs,
+    pub(crate) turns: Turns,
     pub(crate) jobs: TaskTracker,
     /// Replies on their way.
     pub(crate) deliveries: TaskTracker,
@@ -112,6 +114,7 @@ impl SuperNode {
                 clock,
                 entropy,
                 runs: Runs::default(),
+                turns: Turns::default(),
                 jobs: TaskTracker::new(),
                 deliveries: TaskTracker::new(),
                 standing: Standing::not_yet("the node has not joined the SuperLink yet"),
@@ -161,6 +164,7 @@ impl SuperNode {
                 parted = core.stay_online(node) => parted,
                 parted = core.work(node) => parted,
                 () = core.forget_idle_runs(node) => Parted::Asked,
+                () = core.fetch_ahead(node) => Parted::Asked,
             };
             core.standing
                 .bad("the node is none of the SuperLink's any more");

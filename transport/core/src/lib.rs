@@ -4,13 +4,15 @@
 //! This crate defines calls ([`Call`], [`Reply`], [`Body`], [`Status`]), who makes and answers
 //! them ([`Caller`], [`Handler`]) and who carries them ([`Connector`], [`Acceptor`]), and holds the
 //! in-process transport ([`memory`]) that tests run on. [`redial`] keeps a connection over any
-//! transport, [`Counted`] counts the calls of any, [`Current`] is what can be replaced while it is used,
-//! [`Standing`] says whether a process is of use. It knows nothing of Flower, and services written against it never learn which
+//! transport, [`Counted`] counts the calls of any, [`budget`] bounds the memory of all, [`Current`] is what can be
+//! replaced while it is used, [`Standing`] says whether a process is of use. It knows nothing of Flower, and services
+//! written against it never learn which
 //! transport carries them.
 //!
 //! Start with [`call`], then [`serve`].
 
 pub mod body;
+pub mod budget;
 pub mod call;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -28,6 +30,7 @@ mod standing;
 pub mod status;
 
 pub use body::{Body, BodyError};
+pub use budget::{MemoryBudget, Room};
 pub use call::{Call, EventStream, Protocol, Reply, Request, Tail, Wire};
 pub use counted::Counted;
 pub use current::Current;

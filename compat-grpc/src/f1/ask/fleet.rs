@@ -86,6 +86,7 @@ fn ask(request: Request, body_bytes: Option<u64>) -> Result<Asked<Fleet>, Status
         Request::Attend(_) => return Err(Status::unimplemented("Attend")),
         Request::PullParcel(_) => return Err(Status::unimplemented("PullParcel")),
         Request::PushParcel(_) => return Err(Status::unimplemented("PushParcel")),
+        Request::GetAnnounced(_) => return Err(Status::unimplemented("GetAnnounced")),
     })
 }
 

@@ -23,7 +23,7 @@ use tracing::info;
 use self::form::{Refusal, RestBody, answered, method};
 use super::FleetF1;
 use crate::accept::{Converse, Limits, Socket};
-use crate::buffers::Buffers;
+use crate::buffers::{Buffers, Received};
 use crate::exchange::{Called, Calls, Exchange, Spoken};
 use crate::framing::{BELIEVED_BYTES_MAX, append, next_data};
 use crate::preface::{NotHttp2, Version, expect_http};
@@ -168,7 +168,7 @@ impl<E: Exchange> Respond for Connection<E> {
 
 impl<E> Connection<E> {
     /// Reads a whole body, with the same care as a message of gRPC.
-    async fn read<B>(&self, mut body: B) -> Result<Bytes, tonic::Status>
+    async fn read<B>(&self, mut body: B) -> Result<Received, tonic::Status>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
@@ -185,6 +185,7 @@ impl<E> Connection<E> {
                 _ => return Err(too_long()),
             },
         };
+        let room = self.buffers.room(length.min(BELIEVED_BYTES_MAX)).await?;
         let mut buffer = self.buffers.take(believed);
         while let Some(data) = next_data(&mut body, self.limits.idle).await? {
             if buffer.len() + data.len() > length {
@@ -192,7 +193,8 @@ impl<E> Connection<E> {
             }
             append(&mut buffer, &data, length)?;
         }
-        Ok(self.buffers.seal(buffer))
+        let message = self.buffers.seal(buffer);
+        Ok(Received { message, room })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use flwr_transport::Context;
+use flwr_transport::{Context, MemoryBudget};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use super::*;
@@ -46,7 +46,7 @@ async fn told(said: &[&str]) -> String {
     let rest = Rest {
         exchange: Arc::new(Echo),
         limits,
-        buffers: Buffers::new(0),
+        buffers: Buffers::new(0, MemoryBudget::unbounded()),
     };
     let (mut client, server) = duplex(64 << 10);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));

@@ -14,6 +14,8 @@ use clap::{
 
 use config::{DAEMONS, FromFile};
 
+use crate::memory::BYTES_MIN;
+
 pub(crate) mod appio;
 pub(crate) mod certs;
 pub(crate) mod config;
@@ -232,6 +234,13 @@ fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "must be a number, maybe followed by K, M, G or T".into())
 }
 
+fn memory_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes < BYTES_MIN => Err(format!("must be at least {}M", BYTES_MIN >> 20)),
+        bytes => Ok(bytes),
+    }
+}
+
 /// A heading for flags that stock programs do not have.
 const OURS: &str = "Options that stock Flower does not have";
 
@@ -382,6 +391,8 @@ mod tests {
         for bad in ["", "G", "-1", "1X", "99999999T"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+        assert_eq!(memory_size("32M"), Ok(32 << 20));
+        assert_eq!(memory_size("1M"), Err("must be at least 32M".into()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use flwr_transport_quic::tuning;
 
 use super::{OURS, size};
+use crate::memory::Memory;
 
 /// How QUIC sends, as given.
 #[derive(Args, Clone, Debug)]
@@ -28,10 +29,10 @@ pub(crate) struct QuicServerOptions {
     pub(crate) link: QuicOptions,
 
     /// How much all QUIC connections of one address together may hold that is not read or acknowledged yet: a number of
-    /// bytes, or one with K, M, G or T. With many at work each gets less
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size, help_heading = OURS,
-          env = "FLWR_QUIC_MEMORY")]
-    pub(crate) quic_memory: u64,
+    /// bytes, or one with K, M, G or T. With many at work each gets less [default: an eighth of --memory-budget, and no
+    /// more than 1G]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = OURS, env = "FLWR_QUIC_MEMORY")]
+    quic_memory: Option<u64>,
 }
 
 /// A congestion controller.
@@ -41,6 +42,13 @@ enum Congestion {
     Bbr,
     /// RFC 9438.
     Cubic,
+}
+
+impl QuicServerOptions {
+    /// How much all connections of one address may hold, in bytes.
+    pub(crate) fn memory_max(&self, memory: Memory) -> u64 {
+        self.quic_memory.unwrap_or_else(|| memory.of_quic())
+    }
 }
 
 impl QuicOptions {

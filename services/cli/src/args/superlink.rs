@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use flwr_superlink::Runtime;
 
 use super::{
-    OURS, appio::AppIoOptions, given, health::HEALTH_VARIABLE, log::LogOptions,
+    OURS, appio::AppIoOptions, given, health::HEALTH_VARIABLE, log::LogOptions, memory_size,
     metrics::MetricsOptions, quic::QuicServerOptions, size, superexec::WarmApps,
 };
 
@@ -67,10 +67,23 @@ pub(crate) struct SuperLinkOptions {
     #[arg(long, value_name = "DIR")]
     storage_dir: Option<OsString>,
 
-    /// How much the objects of messages under way may take there, with --database: a number of bytes, or one with K, M,
-    /// G or T [default: the disk, less 1 GiB]
+    /// How much the objects of messages under way may take there: a number of bytes, or one with K, M, G or T [default:
+    /// the disk, less --storage-free]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = OURS)]
     pub(crate) storage_quota: Option<u64>,
+
+    /// How much of that disk is left free: uploads are refused at that point, and everything else goes on
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size, help_heading = OURS)]
+    pub(crate) storage_free: u64,
+
+    /// How many days runs that have finished, and their logs, are kept; at most 10,000 of them
+    #[arg(long, value_name = "DAYS", default_value = "90", value_parser = days, help_heading = OURS)]
+    pub(crate) keep_runs: Duration,
+
+    /// How much memory is used for messages under way, for objects that are kept in memory, and by QUIC, together: more
+    /// of them wait, or go to files [default: half of what this process can have]
+    #[arg(long, value_name = "SIZE", value_parser = memory_size, help_heading = OURS)]
+    pub(crate) memory_budget: Option<u64>,
 
     /// A CSV file of the OpenSSH public keys of the SuperNodes that may join; read again when it changes
     #[arg(long, value_name = "FILE")]
@@ -304,6 +317,11 @@ impl SuperLinkOptions {
     pub(crate) fn storage_dir(&self) -> Option<PathBuf> {
         given(self.storage_dir.as_deref()).map(PathBuf::from)
     }
+}
+
+fn days(text: &str) -> Result<Duration, String> {
+    let days: u32 = text.parse().map_err(|_| "must be a number of days")?;
+    Ok(Duration::from_secs(u64::from(days) * 24 * 3600))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

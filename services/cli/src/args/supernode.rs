@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    OURS, appio::AppIoOptions, given, health::HEALTH_VARIABLE, log::LogOptions,
+    OURS, appio::AppIoOptions, given, health::HEALTH_VARIABLE, log::LogOptions, memory_size,
     metrics::MetricsOptions, quic::QuicServerOptions, size, superexec::WarmApps,
     superlink::Isolation,
 };
@@ -118,6 +118,15 @@ pub(crate) struct SuperNodeOptions {
     /// How much may be kept there: a number of bytes, or one with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = size, help_heading = OURS)]
     pub(crate) data_quota: u64,
+
+    /// How much of that disk is left free: nothing more is fetched or handed in at that point
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size, help_heading = OURS)]
+    pub(crate) data_free: u64,
+
+    /// How much memory is used for messages under way and by QUIC, together: more of them wait [default: half of what
+    /// this process can have]
+    #[arg(long, value_name = "SIZE", value_parser = memory_size, help_heading = OURS)]
+    pub(crate) memory_budget: Option<u64>,
 
     /// How ClientApps are started faster than from nothing
     #[arg(long, value_enum, default_value_t = WarmApps::Fork, help_heading = OURS)]

@@ -20,6 +20,7 @@ use crate::{
     address::Address,
     args::quic::{QuicOptions, QuicServerOptions},
     exit::{Exit, sentence},
+    memory::Memory,
 };
 
 /// What those are served with that come by QUIC.
@@ -41,30 +42,33 @@ impl Quic {
     pub(super) fn for_nodes(
         self,
         list: Option<&Arc<AllowList>>,
+        memory: Memory,
     ) -> Result<Vec<Acceptor<Fleet>>, Exit> {
-        self.acceptors(identify_node(), admit_nodes(list.cloned()))
+        self.acceptors(identify_node(), admit_nodes(list.cloned()), memory)
     }
 
     /// AppIo on every socket. Launchers prove themselves with the secret.
     pub(super) fn for_launchers(
         self,
         secret: Option<&JoinSecret>,
+        memory: Memory,
     ) -> Result<Vec<Acceptor<AppIo>>, Exit> {
         let identify = identify_launcher(secret.map(JoinSecret::digest));
-        self.acceptors(identify, Options::default().admit)
+        self.acceptors(identify, Options::default().admit, memory)
     }
 
     fn acceptors<P: Protocol>(
         self,
         identify: Identify,
         admit: Admit,
+        memory: Memory,
     ) -> Result<Vec<Acceptor<P>>, Exit> {
         let options = Options {
             identify,
             admit,
             grace: GRACE,
             restart_secret: Some(self.restart_secret),
-            memory_max: self.options.quic_memory,
+            memory_max: self.options.memory_max(memory),
             tuning: self.options.link.tuning(Tuning::accepting()),
             ..Options::default()
         };

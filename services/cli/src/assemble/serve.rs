@@ -12,9 +12,9 @@ use flwr_compat_grpc::{
     f1::{Adapter, AppIoF1, ControlF1, FleetF1, RestListener, SimulationIoF1},
     health::Health,
 };
-use flwr_state::{Clock, DiskFabs, Fabs, LinkState, MemoryState, SystemClock};
-use flwr_superlink::{Runtime, SuperLink, SystemEntropy};
-use flwr_transport::{Acceptor, Counted, Current, Drain, Handler, Protocol};
+use flwr_state::{Clock, DiskFabs, Fabs, LinkState, SystemClock};
+use flwr_superlink::{Config, Runtime, SuperLink, SystemEntropy};
+use flwr_transport::{Acceptor, Counted, Current, Drain, Handler, MemoryBudget, Protocol};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{appio, quic::Quic, state::Backend, superlink::crashed};
@@ -22,6 +22,7 @@ use crate::{
     args::superlink::FleetApiType,
     exit::Exit,
     listen::Listener,
+    memory::Memory,
     metrics::{Exporter, Watched},
     renewal::Renewals,
 };
@@ -29,8 +30,8 @@ use crate::{
 /// What a SuperLink serves with; everything in it is checked.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    /// What it remembers.
-    pub(crate) state: Backend,
+    /// How much memory it uses for what passes through it.
+    pub(crate) memory: Memory,
     /// Listens for the `flwr` command.
     pub(crate) control: Listener,
     /// Listen for SuperExecs and ServerApps; at least one.
@@ -47,6 +48,8 @@ pub(crate) struct Parts {
     pub(crate) renewals: Renewals,
     /// Where FABs are stored; may not exist yet.
     pub(crate) storage_dir: PathBuf,
+    /// How long runs are remembered that have finished.
+    pub(crate) keep_runs: Duration,
     /// The longest that a call is held; zero answers at once, none leaves it to each call.
     pub(crate) hold_max: Option<Duration>,
 }
@@ -80,9 +83,9 @@ impl Parts {
 ///
 /// # Errors
 /// When a service ends without being asked.
-pub(crate) async fn serve(mut parts: Parts, drain: Drain) -> Result<(), Exit> {
-    match std::mem::replace(&mut parts.state, Backend::Memory) {
-        Backend::Memory => serve_state(MemoryState::default(), parts, drain).await,
+pub(crate) async fn serve(state: Backend, parts: Parts, drain: Drain) -> Result<(), Exit> {
+    match state {
+        Backend::Memory(state) => serve_state(state, parts, drain).await,
         Backend::Embedded(state) => serve_state(state, parts, drain).await,
     }
 }
@@ -90,13 +93,18 @@ pub(crate) async fn serve(mut parts: Parts, drain: Drain) -> Result<(), Exit> {
 async fn serve_state<S: LinkState>(state: S, parts: Parts, drain: Drain) -> Result<(), Exit> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let fabs = DiskFabs::new(&parts.storage_dir);
-    let link = SuperLink::new(state, fabs, clock, Arc::new(SystemEntropy));
     let holds = match parts.hold_max {
         Some(cap) => Holds::default().capped(cap),
         None => Holds::default(),
     };
     let runtime = parts.runtime();
-    let mut serving = Serving::new(drain.clone(), Limits::default(), KEPT_BUFFER_BYTES);
+    let limits = Limits::default();
+    let mut serving = Serving::new(drain.clone(), limits, parts.memory, KEPT_BUFFER_BYTES);
+    let config = Config {
+        budget: serving.budget.clone(),
+        keep_runs: parts.keep_runs,
+    };
+    let link = SuperLink::new(state, fabs, clock, Arc::new(SystemEntropy), config);
 
     let control = Arc::new(control::Serve(link.control(runtime)));
     serving.grpc(
@@ -138,18 +146,23 @@ pub(super) struct Serving {
     metrics: JoinSet<()>,
     drain: Drain,
     limits: Limits,
+    memory: Memory,
+    budget: MemoryBudget,
     buffers: Buffers,
 }
 
 impl Serving {
-    /// Nothing is served yet. At most `kept_bytes` of memory are kept for the next large messages.
-    pub(super) fn new(drain: Drain, limits: Limits, kept_bytes: usize) -> Self {
+    /// Nothing is served yet. At most `kept_bytes` of the memory are kept for the next large messages.
+    pub(super) fn new(drain: Drain, limits: Limits, memory: Memory, kept_bytes: usize) -> Self {
+        let budget = memory.of_calls();
         Self {
             tasks: JoinSet::new(),
             metrics: JoinSet::new(),
             drain,
             limits,
-            buffers: Buffers::new(kept_bytes),
+            memory,
+            buffers: Buffers::new(memory.of_buffers(kept_bytes), budget.clone()),
+            budget,
         }
     }
 
@@ -164,7 +177,7 @@ impl Serving {
         let handler = Arc::new(fleet::Serve(link.fleet(!is_authenticated)));
         let tls = parts.tls;
         if let Some(quic) = parts.quic {
-            for acceptor in quic.for_nodes(parts.allow_list.as_ref())? {
+            for acceptor in quic.for_nodes(parts.allow_list.as_ref(), self.memory)? {
                 self.spawn(acceptor, &handler);
             }
         }
@@ -198,7 +211,7 @@ impl Serving {
     {
         let secret = port.secret.clone();
         if let Some(quic) = port.quic {
-            for acceptor in quic.for_launchers(secret.as_ref())? {
+            for acceptor in quic.for_launchers(secret.as_ref(), self.memory)? {
                 self.spawn(acceptor, handler);
             }
         }

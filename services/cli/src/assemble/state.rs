@@ -5,19 +5,20 @@ use std::{
     sync::Arc,
 };
 
-use flwr_state::{Clock, StoreError, Wakeups};
+use flwr_state::{Clock, MemoryState, StoreError, Wakeups, files};
 use flwr_state_embedded::{Config, EmbeddedState, OpenError, open};
 
 use crate::{
     args::superlink::SuperLinkOptions,
     exit::{Exit, sentence},
+    memory::Memory,
 };
 
 /// Where a SuperLink's state is.
 #[derive(Debug)]
 pub(crate) enum Backend {
-    /// In memory only.
-    Memory,
+    /// In memory, with objects beyond a bound in the storage folder.
+    Memory(MemoryState),
     /// In a database, with the objects in the storage folder.
     Embedded(EmbeddedState),
 }
@@ -27,15 +28,16 @@ pub(super) async fn backend(
     options: &SuperLinkOptions,
     storage_dir: &Path,
     clock: &Arc<dyn Clock>,
+    memory: Memory,
 ) -> Result<Backend, Exit> {
     let Some(database) = options.database_file() else {
-        return Ok(Backend::Memory);
+        return in_memory(options, storage_dir, memory).await;
     };
     let config = Config {
         database: PathBuf::from(database),
         objects: storage_dir.to_path_buf(),
         objects_quota_bytes: options.storage_quota.unwrap_or(u64::MAX),
-        free_bytes_min: FREE_BYTES_MIN,
+        free_bytes_min: options.storage_free,
     };
     let opened = open(config, Wakeups::new(), clock.now()).await;
     opened.map(Backend::Embedded).map_err(|error| {
@@ -50,5 +52,24 @@ pub(super) async fn backend(
     })
 }
 
-/// Bytes of the disk that are left to others, and to the database.
-const FREE_BYTES_MIN: u64 = 1 << 30;
+/// Takes a folder into use for what has no room in memory.
+async fn in_memory(
+    options: &SuperLinkOptions,
+    storage_dir: &Path,
+    memory: Memory,
+) -> Result<Backend, Exit> {
+    let config = files::Config {
+        quota_bytes: options.storage_quota.unwrap_or(u64::MAX),
+        free_bytes_min: options.storage_free,
+        durable: false,
+    };
+    let (bounds, folder) = (memory.of_objects(), storage_dir.to_path_buf());
+    let opened = tokio::task::spawn_blocking(move || {
+        flwr_state::Memory::overflowing(bounds, &folder, config)
+    });
+    let storage = opened
+        .await
+        .unwrap_or(Err(StoreError::Stopped))
+        .map_err(|error| Exit::Problem(format!("`--storage-dir`: {}.", sentence(&error))))?;
+    Ok(Backend::Memory(MemoryState::empty(storage)))
+}

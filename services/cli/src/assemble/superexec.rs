@@ -16,7 +16,7 @@ use flwr_superexec::{
     Config, Endpoint, Environment, JOIN_SECRET_VARIABLE, Launcher, Opened, Output, Reach, Relay,
     Warm,
 };
-use flwr_transport::{Acceptor, Drain, Policy};
+use flwr_transport::{Acceptor, Drain, MemoryBudget, Policy};
 use rustix::process::{Pid, test_kill_process};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -35,6 +35,7 @@ use crate::{
     exit::{Exit, sentence},
     home,
     listen::{Binder, Listener},
+    memory::Memory,
     metrics::{Exporter, Machine, WatchedLauncher},
     renewal::Renewals,
     signals::Signals,
@@ -63,7 +64,7 @@ pub(crate) async fn run(options: SuperExecOptions) -> Result<(), Exit> {
     );
     let mut parts = prepare(&options).await?;
     let drain = Drain::new();
-    let mut serving = Serving::new(drain.clone(), Limits::default(), 0);
+    let mut serving = Serving::new(drain.clone(), Limits::default(), Memory::new(None), 0);
     if let Some(health) = parts.health.take() {
         serving.health(health)?;
     }
@@ -279,7 +280,8 @@ fn serve<D: Dialect<AppIo>>(
         ..Limits::default()
     };
     let auth = CallerAuth::none();
-    let listener = GrpcListener::new(socket, None, auth, dialect, limits, Buffers::new(0))?;
+    let buffers = Buffers::new(0, MemoryBudget::new(APP_BYTES_MAX));
+    let listener = GrpcListener::new(socket, None, auth, dialect, limits, buffers)?;
     let address = listener.local_addr().to_string();
     let closing = Closing(Drain::new());
     let drain = closing.0.clone();
@@ -289,6 +291,9 @@ fn serve<D: Dialect<AppIo>>(
         guard: Box::new(closing),
     })
 }
+
+/// What one app may have under way at once, in bytes.
+const APP_BYTES_MAX: u64 = 256 << 20;
 
 /// Closes a listener when it is dropped.
 struct Closing(Drain);

@@ -34,12 +34,13 @@ use crate::{
         },
         quic::Quic,
         serve::{Fleet, Parts, serve},
-        state,
+        state::{self, Backend},
     },
     exit::{Code, Exit, sentence},
     home,
     launch::{Launches, SuperExec},
     listen::Binder,
+    memory::Memory,
     metrics::{Exporter, Machine},
     renewal::Renewals,
     signals::Signals,
@@ -67,9 +68,9 @@ pub(crate) async fn run(options: SuperLinkOptions) -> Result<(), Exit> {
         }
         parts = prepare(&options) => parts?,
     };
-    let (parts, own) = parts;
+    let (state, parts, own) = parts;
     let superexec = own.map(|own| superexec(&options, &own)).transpose()?;
-    run_until_signal(parts, superexec, signals).await?;
+    run_until_signal((state, parts), superexec, signals).await?;
     info!("{FAREWELL}");
     Ok(())
 }
@@ -89,7 +90,9 @@ fn superexec(options: &SuperLinkOptions, own: &appio::OwnLauncher) -> Result<Sup
     })
 }
 
-async fn prepare(options: &SuperLinkOptions) -> Result<(Parts, Option<appio::OwnLauncher>), Exit> {
+type Prepared = (Backend, Parts, Option<appio::OwnLauncher>);
+
+async fn prepare(options: &SuperLinkOptions) -> Result<Prepared, Exit> {
     let addresses = Addresses::parse(options)?;
     let mut renewals = Renewals::default();
     let tls = load_tls(options, &mut renewals)?;
@@ -119,7 +122,7 @@ async fn bind(
     addresses: Addresses,
     security: Security,
     storage_dir: PathBuf,
-) -> Result<(Parts, Option<appio::OwnLauncher>), Exit> {
+) -> Result<Prepared, Exit> {
     let mut binder = Binder::default();
     let control_flag = if options.exec_api_address.is_some() {
         "--exec-api-address"
@@ -162,9 +165,12 @@ async fn bind(
     let machine = machine(options, &storage_dir);
     let metrics = Exporter::bind(options.metrics.address(), machine, &mut binder).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let state = state::backend(options, &storage_dir, &clock).await?;
+    let memory = Memory::new(options.memory_budget);
+    let state = state::backend(options, &storage_dir, &clock, memory).await?;
+    info!(bytes = memory.bytes(), "memory budget");
     let parts = Parts {
-        state,
+        memory,
+        keep_runs: options.keep_runs,
         control,
         appio,
         fleet,
@@ -175,7 +181,7 @@ async fn bind(
         storage_dir,
         hold_max: options.hold_seconds,
     };
-    Ok((parts, own))
+    Ok((state, parts, own))
 }
 
 /// What metrics tell of files and folders.
@@ -252,7 +258,7 @@ async fn bind_fleet(
 
 /// Serves; then, in this order: refuses new calls, ends children, finishes the calls under way.
 async fn run_until_signal(
-    mut parts: Parts,
+    (state, mut parts): (Backend, Parts),
     superexec: Option<SuperExec>,
     mut signals: Signals,
 ) -> Result<(), Exit> {
@@ -264,7 +270,7 @@ async fn run_until_signal(
         .as_ref()
         .and_then(|fleet| fleet.allow_list.clone())
         .map(|list| tokio::spawn(watch(list, drain.clone())));
-    let mut serving = tokio::spawn(serve(parts, drain.clone()));
+    let mut serving = tokio::spawn(serve(state, parts, drain.clone()));
     let launching = superexec.map(|superexec| tokio::spawn(superexec.supervise(drain.clone())));
 
     let ended_early = tokio::select! {

@@ -46,6 +46,7 @@ use crate::{
     home,
     launch::{Launches, SuperExec},
     listen::{Binder, Listener},
+    memory::Memory,
     metrics::{Exporter, Machine, WatchedNode},
     renewal::Renewals,
     signals::Signals,
@@ -214,7 +215,7 @@ async fn open_stores(options: &SuperNodeOptions) -> Result<(ObjectFiles, Journal
     let folder = data_folder(options)?;
     let config = files::Config {
         quota_bytes: options.data_quota,
-        free_bytes_min: FREE_BYTES_MIN,
+        free_bytes_min: options.data_free,
         durable: false,
     };
     // It belongs to whoever holds the lock of the objects' folder.
@@ -235,7 +236,8 @@ async fn run_until_signal(
     let drain = Drain::new();
     let own = parts.own.take();
     let superexec = own.map(|own| superexec(options, &own)).transpose()?;
-    let mut serving = Serving::new(drain.clone(), limits(), KEPT_BUFFER_BYTES);
+    let memory = Memory::new(options.memory_budget);
+    let mut serving = Serving::new(drain.clone(), limits(), memory, KEPT_BUFFER_BYTES);
     if let Some(health) = parts.health.take() {
         serving.health(health)?;
     }
@@ -383,8 +385,6 @@ fn limits() -> Limits {
     }
 }
 
-/// Bytes of the disk that are left to others.
-const FREE_BYTES_MIN: u64 = 1 << 30;
 /// Memory kept for the next objects that ClientApps hand in, in bytes.
 const KEPT_BUFFER_BYTES: usize = 32 << 20;
 /// How Flower names the API that a SuperNode serves.

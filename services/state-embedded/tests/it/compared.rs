@@ -123,7 +123,15 @@ impl Pair {
                 );
             }
             10..=12 => self.put(&root, context).await,
-            13 | 14 => both!(self, context, deliver(node, now)),
+            6 => {
+                let (before, latest_max) = (now.plus(-100.0), self.dice.below(3));
+                both!(self, context, sweep_runs(before, latest_max));
+            }
+            13 => {
+                let known = [MessageId::from(root.tree.id)];
+                both!(self, context, announced(node, &known, now));
+            }
+            14 => both!(self, context, deliver(node, now)),
             15 => self.reply(run, node, &root, now, context).await,
             16 => {
                 let other = self.universe[self.dice.below(self.universe.len())].tree.id;

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use flwr_api::{
-    Message, MessageId, NodeId, ObjectId, ObjectTree, Run, RunId, RunStatus, Token, UnixTime,
+    Delivery, Message, MessageId, NodeId, ObjectId, ObjectTree, Run, RunId, RunStatus, Token,
+    UnixTime,
 };
 use flwr_state::conformance::at;
 use flwr_state::*;
@@ -202,6 +203,17 @@ impl Runs for World {
             .await
     }
 
+    async fn sweep_runs(
+        &self,
+        finished_before: UnixTime,
+        latest_max: usize,
+    ) -> StoreResult<Vec<RunId>> {
+        self.state()
+            .await
+            .sweep_runs(finished_before, latest_max)
+            .await
+    }
+
     async fn launch_queue(&self, now: UnixTime) -> StoreResult<LaunchQueue> {
         self.state().await.launch_queue(now).await
     }
@@ -258,6 +270,15 @@ impl Mailbox for World {
 
     async fn deliver(&self, node: NodeId, now: UnixTime) -> StoreResult<Option<Delivered>> {
         self.state().await.deliver(node, now).await
+    }
+
+    async fn announced(
+        &self,
+        node: NodeId,
+        known: &[MessageId],
+        now: UnixTime,
+    ) -> StoreResult<Option<Delivery>> {
+        self.state().await.announced(node, known, now).await
     }
 
     async fn store_reply(

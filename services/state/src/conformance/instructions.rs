@@ -1,6 +1,6 @@
 //! Instructions on their way to nodes.
 
-use flwr_api::{AppError, MessageId, NodeId, ObjectTree, Phase, RunId, RunStatus};
+use flwr_api::{AppError, Message, MessageId, NodeId, ObjectTree, Phase, RunId, RunStatus};
 
 use super::fixtures::{
     NODE, RUN, TTL, announce_instruction, answer, ask, assert_no_objects, at, codes, confirm,
@@ -99,6 +99,44 @@ pub async fn an_instruction_waits_for_its_last_object<S: LinkState>(new: impl As
         }
         assert_eq!(next_id(&state, NODE, 0.0).await, Some(root.id().into()));
     }
+}
+
+/// Of the oldest first, until it is whole, not wanted or cannot be handed out anyway; neither other nodes
+/// nor what is handed out know of it.
+pub async fn a_node_is_told_of_what_is_on_its_way<S: LinkState>(new: impl AsyncFn() -> S) {
+    let state = new().await;
+    state.create_run(new_run(RUN), at(0.0)).await.unwrap();
+    shift(&state, RUN, RunStatus::of(Phase::Starting), 0.0).await;
+    join(&state, NODE).await;
+    let roots = ["first", "second"].map(content);
+    let [first, second] = roots.each_ref().map(|root| instruction(RUN, NODE, root));
+    let told = async |node, known: &[&Message], seconds| {
+        let known: Vec<_> = known.iter().map(|m| m.metadata.id.clone()).collect();
+        let told = state.announced(node, &known, at(seconds)).await.unwrap();
+        told.map(|delivery| (delivery.message, delivery.tree))
+    };
+    for (message, root) in [&first, &second].into_iter().zip(&roots) {
+        announce_instruction(&state, message, root).await;
+    }
+    assert_eq!(told(NODE, &[], 0.0).await, None, "its run is not running");
+    shift(&state, RUN, RunStatus::of(Phase::Running), 0.0).await;
+    state.beat_run(RUN, 10.0 * TTL, at(0.0)).await.unwrap();
+    let [of_first, of_second] =
+        [(&first, 0), (&second, 1)].map(|(m, at)| Some((m.clone(), roots[at].tree.clone())));
+    for _ in 0..2 {
+        assert_eq!(told(NODE, &[], 0.0).await, of_first, "it stays where it is");
+    }
+    assert_eq!(told(NODE, &[&first], 0.0).await, of_second);
+    assert_eq!(told(NODE, &[&second, &first], 0.0).await, None);
+    assert_eq!(told(NodeId(77), &[], 0.0).await, None);
+    assert_eq!(next_id(&state, NODE, 0.0).await, None);
+    put_all(&state, &roots[0]).await;
+    assert_eq!(told(NODE, &[], 0.0).await, of_second, "the first is whole");
+    assert_eq!(told(NODE, &[], TTL).await, None, "it has expired");
+    let delivered = state.deliver(NODE, at(0.0)).await.unwrap().unwrap();
+    assert!(!delivered.again, "to be told is not to be handed it");
+    shift(&state, RUN, stopped(), 0.0).await;
+    assert_eq!(told(NODE, &[], 0.0).await, None);
 }
 
 /// 42.

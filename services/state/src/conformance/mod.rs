@@ -50,6 +50,7 @@ macro_rules! conformance {
             runs_wait_for_launch_while_pending,
             a_run_that_finishes_takes_its_messages_and_objects_along,
             nothing_is_kept_for_a_run_that_is_not_open,
+            runs_that_finished_long_ago_are_forgotten,
         ]);
         $crate::conformance!(@group $new, leases: [
             a_run_without_heartbeat_lives_on_its_first_lease,
@@ -74,6 +75,7 @@ macro_rules! conformance {
             an_instruction_is_offered_until_it_is_confirmed,
             instructions_come_in_the_order_of_their_arrival,
             an_instruction_waits_for_its_last_object,
+            a_node_is_told_of_what_is_on_its_way,
             nodes_get_only_their_own_instructions,
             expired_instructions_are_not_handed_out,
             an_instruction_without_a_tree_is_dropped,

@@ -1,7 +1,7 @@
 //! Runs: submission, statuses, the launch queue, and their end.
 
 use bytes::Bytes;
-use flwr_api::{MessageId, NodeId, Phase, RunId, RunStatus, Scalar, SubStatus};
+use flwr_api::{MessageId, NodeId, Phase, RunId, RunStatus, Scalar, SubStatus, Token, UnixTime};
 
 use super::fixtures::{
     NODE, RUN, announce_instruction, answer, ask, assert_no_objects, at, content, count,
@@ -205,4 +205,55 @@ pub async fn nothing_is_kept_for_a_run_that_is_not_open<S: LinkState>(new: impl 
         state.confirm(run, root.id()).await.unwrap();
     }
     assert_no_objects(&state).await;
+}
+
+/// With their tokens and logs: those that finished before a time, and the oldest beyond a number. Others stay as they
+/// are, in their order.
+pub async fn runs_that_finished_long_ago_are_forgotten<S: LinkState>(new: impl AsyncFn() -> S) {
+    let state = new().await;
+    let listed = async |seconds| {
+        let runs = state.runs(at(seconds)).await.unwrap();
+        runs.into_iter().map(|run| run.id.0).collect::<Vec<_>>()
+    };
+    let token = |run: u64| Token::presented(format!("token {run}"));
+    // Submitted in this order, and finished in another.
+    for (run, finished_at) in [(5, Some(20.0)), (1, Some(10.0)), (4, None), (2, Some(30.0))] {
+        let id = RunId(run);
+        state.create_run(new_run(id), at(0.0)).await.unwrap();
+        assert!(state.issue_token(id, token(run), at(0.0)).await.unwrap());
+        state
+            .append_log(id, format!("{run}\n"), at(0.0))
+            .await
+            .unwrap();
+        if let Some(seconds) = finished_at {
+            shift(&state, id, stopped(), seconds).await;
+        }
+    }
+    assert_eq!(state.sweep_runs(at(10.0), 10).await.unwrap(), []);
+    assert_eq!(state.sweep_runs(at(10.1), 10).await.unwrap(), [RunId(1)]);
+    assert_eq!(listed(40.0).await, [5, 4, 2]);
+    assert_eq!(state.run_of_token(&token(1)).await.unwrap(), None);
+    let read = async |run| {
+        let slice = state.log_after(RunId(run), UnixTime::default()).await;
+        slice.unwrap().text
+    };
+    assert_eq!(read(1).await, "");
+    assert!(
+        !state
+            .append_log(RunId(1), "late".into(), at(40.0))
+            .await
+            .unwrap()
+    );
+    assert_eq!(state.sweep_runs(at(0.0), 1).await.unwrap(), [RunId(5)]);
+    assert_eq!(listed(40.0).await, [4, 2]);
+    assert_eq!(read(2).await, "2\n");
+    assert_eq!(state.run_of_token(&token(2)).await.unwrap(), Some(RunId(2)));
+    assert_eq!(
+        state.launch_queue(at(61.0)).await.unwrap().ready,
+        [RunId(4)]
+    );
+    // An id that is free again begins anew, and comes last.
+    assert!(state.create_run(new_run(RunId(1)), at(50.0)).await.unwrap());
+    assert_eq!(listed(50.0).await, [4, 2, 1]);
+    assert_eq!(read(1).await, "");
 }

@@ -13,6 +13,7 @@ mod folder;
 mod index;
 mod opening;
 mod reading;
+mod remover;
 mod writing;
 
 use std::fmt;
@@ -25,9 +26,12 @@ use flwr_transport::{Body, BodyError};
 
 use self::folder::Folder;
 use self::index::Index;
+pub use self::remover::{Removed, Remover};
 use self::writing::{Batch, Incoming, Progress};
 use crate::disk::blocking;
-use crate::error::StoreResult;
+use crate::error::{StoreError, StoreResult};
+use crate::link::Put;
+use crate::storage::Content;
 
 /// How much a folder of objects may hold, and how safely.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +170,32 @@ impl ObjectFiles {
         }
     }
 
+    /// Takes the bytes of an object as [`Storage::accept`](crate::Storage::accept) says, into a file.
+    ///
+    /// # Errors
+    /// [`Full`](crate::StoreError::Full) if there is no room for it, or the body broke off.
+    pub async fn accept(
+        &self,
+        id: ObjectId,
+        is_wanted: bool,
+        body: Body,
+    ) -> StoreResult<Result<Option<Content>, Put>> {
+        if !is_wanted {
+            return Ok(match inspect(id, body).await? {
+                None => Ok(None),
+                Some(wrong) => Err(refused(wrong)?),
+            });
+        }
+        let pin = self.pin([id]);
+        match self.put(id, body).await? {
+            PutFile::Stored | PutFile::Present => {
+                let len = self.len(id).ok_or(StoreError::Stopped)?;
+                Ok(Ok(Some(Content::File(len, pin))))
+            }
+            wrong => Ok(Err(refused(wrong)?)),
+        }
+    }
+
     /// An object's bytes; nothing if they are not here, or not as they were written.
     ///
     /// They are read while the body is, and pinned until then. Damage that shows only late ends the
@@ -281,6 +311,16 @@ impl fmt::Debug for Partial {
 /// The body broke off.
 pub async fn inspect(id: ObjectId, body: Body) -> Result<Option<PutFile>, BodyError> {
     writing::inspect(id, body).await
+}
+
+/// What a caller is told of bytes that were not stored.
+fn refused(put: PutFile) -> StoreResult<Put> {
+    match put {
+        PutFile::WrongHash => Ok(Put::WrongHash),
+        PutFile::Malformed(why) => Ok(Put::Malformed(why)),
+        PutFile::Interrupted(why) => Err(why.into()),
+        PutFile::Present | PutFile::Stored => Ok(Put::Present),
+    }
 }
 
 /// Objects that are not removed while this lives. Pins of one object add up.

@@ -127,6 +127,15 @@ impl<S: Storage> Runs for State<S> {
         Ok(beat.0)
     }
 
+    async fn sweep_runs(
+        &self,
+        finished_before: UnixTime,
+        latest_max: usize,
+    ) -> StoreResult<Vec<RunId>> {
+        self.step(|tables| tables.sweep_runs(finished_before, latest_max))
+            .await
+    }
+
     async fn launch_queue(&self, now: UnixTime) -> StoreResult<LaunchQueue> {
         self.step(|tables| tables.launch_queue(now)).await
     }
@@ -189,12 +198,20 @@ impl<S: Storage> Mailbox for State<S> {
             return Ok(None);
         };
         self.storage().settle(position).await?;
-        let delivery = Delivery {
-            message: offer.message,
-            tree: offer.shape.tree(),
-        };
-        let again = offer.again;
-        Ok(Some(Delivered { delivery, again }))
+        Ok(Some(Delivered {
+            delivery: delivery((offer.message, offer.shape)),
+            again: offer.again,
+        }))
+    }
+
+    async fn announced(
+        &self,
+        node: NodeId,
+        known: &[MessageId],
+        now: UnixTime,
+    ) -> StoreResult<Option<Delivery>> {
+        let (found, _) = self.apply(|tables| tables.announced(node, known, now));
+        Ok(found.map(delivery))
     }
 
     async fn store_reply(
@@ -219,10 +236,6 @@ impl<S: Storage> Mailbox for State<S> {
         if !found.ready.is_empty() {
             self.storage().settle(position).await?;
         }
-        let delivery = |(message, shape): (Message, Arc<Shape>)| {
-            let tree = shape.tree();
-            Delivery { message, tree }
-        };
         Ok(Replies {
             ready: found.ready.into_iter().map(delivery).collect(),
             waiting: found.waiting,
@@ -302,4 +315,10 @@ impl<S: Storage> RunLogs for State<S> {
     async fn log_after(&self, run: RunId, after: UnixTime) -> StoreResult<LogSlice> {
         self.storage().log_after(run, after).await
     }
+}
+
+/// A message and its tree, which is made outside of the step.
+fn delivery((message, shape): (Message, Arc<Shape>)) -> Delivery {
+    let tree = shape.tree();
+    Delivery { message, tree }
 }

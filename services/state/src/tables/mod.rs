@@ -18,6 +18,7 @@ mod tokens;
 
 use std::collections::HashSet;
 use std::mem::take;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use flwr_api::{
@@ -52,6 +53,8 @@ pub(crate) struct Tables {
     seen: UnixTime,
     /// When all rows were last made complete, until that is copied too.
     as_of: Option<UnixTime>,
+    /// Runs that are forgotten since this was last taken.
+    forgotten: Vec<RunId>,
 }
 
 impl Tables {
@@ -111,7 +114,12 @@ impl Tables {
         }
         rows.extend(self.as_of.take().map(Change::AsOf));
         let removed = self.objects.take_removed();
-        Changes { rows, removed }
+        let forgotten = take(&mut self.forgotten);
+        Changes {
+            rows,
+            removed,
+            forgotten,
+        }
     }
 
     /// Who may have to look again since this was last taken.
@@ -201,6 +209,20 @@ impl Tables {
             self.status_changed(run);
         }
         transition
+    }
+
+    pub(crate) fn sweep_runs(
+        &mut self,
+        finished_before: UnixTime,
+        latest_max: usize,
+    ) -> Vec<RunId> {
+        let gone = self.runs.forget_finished(finished_before, latest_max);
+        for run in &gone {
+            self.tokens.forget(*run);
+            self.changed.extend([Topic::Run(*run), Topic::Log(*run)]);
+        }
+        self.forgotten.extend(&gone);
+        gone
     }
 
     fn status_changed(&mut self, run: RunId) {
@@ -329,6 +351,18 @@ impl Tables {
         let runs = &self.runs;
         let running = |run| runs.phase(run) == Some(Phase::Running);
         self.mailbox.deliver(node, now, running, &mut self.objects)
+    }
+
+    pub(crate) fn announced(
+        &mut self,
+        node: NodeId,
+        known: &[MessageId],
+        now: UnixTime,
+    ) -> Option<(Message, Arc<Shape>)> {
+        self.expire_runs(now);
+        let running = |run| self.runs.phase(run) == Some(Phase::Running);
+        self.mailbox
+            .announced(node, known, now, running, &self.objects)
     }
 
     pub(crate) fn store_reply(

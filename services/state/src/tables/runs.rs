@@ -13,12 +13,12 @@ use crate::link::{Beat, FIRST_LEASE_SECONDS, LEASE_EXPIRED, NewRun, Transition};
 /// Heartbeats may be late by this factor.
 const PATIENCE: f64 = 2.0;
 
-/// All runs that were ever submitted.
+/// All runs that are remembered.
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
     rows: HashMap<RunId, Row>,
     /// In the order of submission.
-    order: Vec<RunId>,
+    order: BTreeMap<usize, RunId>,
     /// Pending runs by their place in `order`.
     pending: BTreeMap<usize, RunId>,
     leases: BTreeSet<Lease>,
@@ -47,8 +47,8 @@ impl Runs {
         if self.rows.contains_key(&new.id) {
             return false;
         }
-        let place = self.order.len();
-        self.order.push(new.id);
+        let place = self.order.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.order.insert(place, new.id);
         self.pending.insert(place, new.id);
         let run = Run {
             id: new.id,
@@ -85,7 +85,7 @@ impl Runs {
 
     pub(crate) fn all(&self) -> Vec<Run> {
         self.order
-            .iter()
+            .values()
             .filter_map(|run| self.get(*run))
             .cloned()
             .collect()
@@ -207,12 +207,37 @@ impl Runs {
         })
     }
 
+    /// Forgets runs that finished before `finished_before`, and of the others that have finished all but
+    /// the latest `latest_max`.
+    pub(crate) fn forget_finished(
+        &mut self,
+        finished_before: UnixTime,
+        latest_max: usize,
+    ) -> Vec<RunId> {
+        let finished = self.rows.values().filter_map(|row| {
+            let at = row.run.finished_at?;
+            Some((at, row.place, row.run.id))
+        });
+        let mut finished: Vec<_> = finished.collect();
+        finished
+            .sort_unstable_by(|a, b| b.0.seconds().total_cmp(&a.0.seconds()).then(b.1.cmp(&a.1)));
+        let old = finished.iter().position(|(at, ..)| *at < finished_before);
+        let kept = old.unwrap_or(finished.len()).min(latest_max);
+        let gone: Vec<_> = finished.drain(kept..).map(|(.., run)| run).collect();
+        for run in &gone {
+            if let Some(row) = self.rows.remove(run) {
+                self.order.remove(&row.place);
+                self.marks.mark(*run);
+            }
+        }
+        gone
+    }
+
     /// Takes runs from rows.
-    pub(crate) fn restore(&mut self, mut rows: Vec<RunRow>, back: Return) {
-        rows.sort_unstable_by_key(|row| row.place);
-        for (place, row) in rows.into_iter().enumerate() {
-            let id = row.run.id;
-            self.order.push(id);
+    pub(crate) fn restore(&mut self, rows: Vec<RunRow>, back: Return) {
+        for row in rows {
+            let (id, place) = (row.run.id, row.place);
+            self.order.insert(place, id);
             if row.run.status.phase == Phase::Pending {
                 self.pending.insert(place, id);
             }

@@ -57,6 +57,14 @@ impl Tokens {
         }
     }
 
+    /// The run is forgotten.
+    pub(crate) fn forget(&mut self, run: RunId) {
+        if let Some(token) = self.by_run.remove(&run) {
+            self.rows.remove(&token);
+            self.marks.mark(token);
+        }
+    }
+
     /// The moment from which on the token of a run that is still pending is dead.
     pub(crate) fn launch_end(&self, run: RunId) -> Option<UnixTime> {
         let claim = self.rows.get(self.by_run.get(&run)?)?;

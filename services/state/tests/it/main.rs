@@ -4,6 +4,7 @@
 
 mod files;
 mod model;
+mod overflow;
 
 use flwr_state::MemoryState;
 

@@ -68,6 +68,7 @@ impl World {
             DiskFabs::new(folder.path()),
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::new(Counting::default()),
+            flwr_superlink::Config::default(),
         );
         Self {
             fleet: Arc::new(link.fleet(false)),

@@ -128,7 +128,7 @@ impl<H: Handler<Fleet>> Handler<Fleet> for Recorded<H> {
         }
         let is_own = matches!(
             name,
-            "GetReceived" | "ResumePush" | "ResumePull" | "WatchRun" | "Attend"
+            "GetReceived" | "ResumePush" | "ResumePull" | "WatchRun" | "Attend" | "GetAnnounced"
         );
         if is_own && self.calls.forgetful.load(Ordering::Relaxed) {
             return Err(Status::unimplemented(name));

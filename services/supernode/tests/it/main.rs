@@ -5,6 +5,7 @@
     reason = "a test that fails may say so by panicking"
 )]
 
+mod ahead;
 mod apps;
 mod calls;
 mod life;

@@ -118,6 +118,7 @@ impl World {
             DiskFabs::new(folder.path().join("link")),
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::clone(&entropy) as Arc<dyn Entropy>,
+            flwr_superlink::Config::default(),
         );
         let calls = Arc::new(Calls::default());
         let caller = connection(&link, &calls).await;
@@ -294,6 +295,21 @@ impl World {
         name: &str,
         content: &str,
     ) -> MessageId {
+        let id = self.say(run, node, name, content).await;
+        for part in parts(name, content) {
+            self.upload(run, part).await;
+        }
+        id
+    }
+
+    /// Announces such an instruction, and sends none of its objects.
+    pub(crate) async fn say(
+        &self,
+        run: RunId,
+        node: NodeId,
+        name: &str,
+        content: &str,
+    ) -> MessageId {
         let parts = parts(name, content);
         let mut message = self.message(run, (NodeId::SUPERLINK, node), "", parts[1].0);
         message.metadata.ttl = LIFE_SECONDS;
@@ -306,17 +322,16 @@ impl World {
             .push_messages(&self.context(), call)
             .await
             .unwrap();
-        for (object, bytes) in &parts {
-            let call = appio::PushObject {
-                node: NodeId::SUPERLINK,
-                run,
-                object: *object,
-            };
-            let body = Body::from_bytes(bytes.clone());
-            let stored = self.server.push_object(&self.context(), call, body).await;
-            assert!(stored.unwrap());
-        }
         message.metadata.id
+    }
+
+    /// Sends an object of an instruction.
+    pub(crate) async fn upload(&self, run: RunId, (object, bytes): (ObjectId, Bytes)) {
+        let node = NodeId::SUPERLINK;
+        let call = appio::PushObject { node, run, object };
+        let body = Body::from_bytes(bytes);
+        let stored = self.server.push_object(&self.context(), call, body).await;
+        assert!(stored.unwrap());
     }
 
     /// The reply to an instruction, waiting for it as long as it takes.

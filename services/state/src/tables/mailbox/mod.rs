@@ -116,7 +116,7 @@ impl Mailbox {
         self.arrivals += 1;
         let place = place_of(run, &instruction, objects);
         shelve(&mut self.shelves, run, &name, &mut instruction, place);
-        if place == Place::Ready {
+        if matches!(place, Place::Ready | Place::Incomplete) {
             self.woken
                 .push(Topic::Node(instruction.message.metadata.dst));
         }
@@ -190,6 +190,28 @@ impl Mailbox {
             shape,
             again,
         })
+    }
+
+    /// The oldest instruction that objects are missing of, other than `known`. It stays where it is.
+    pub(super) fn announced(
+        &self,
+        node: NodeId,
+        known: &[MessageId],
+        now: UnixTime,
+        running: impl Fn(RunId) -> bool,
+        objects: &Objects,
+    ) -> Option<(Message, Arc<Shape>)> {
+        let incomplete = self.shelves.get(&node)?.incomplete.values();
+        incomplete
+            .filter(|(run, _)| running(*run))
+            .find_map(|(run, name)| {
+                let message = &self.boxes.get(run)?.instructions.get(name)?.message;
+                let metadata = &message.metadata;
+                if metadata.expires_at() <= now || known.contains(&metadata.id) {
+                    return None;
+                }
+                Some((message.clone(), objects.shape(metadata.id.root()?)?))
+            })
     }
 
     /// Stores a reply, whose tree was announced, if it keeps the rules.
@@ -331,16 +353,17 @@ impl Mailbox {
         });
     }
 
-    /// The nodes that a run has instructions ready for.
+    /// The nodes that a run has instructions for.
     pub(super) fn nodes_with_work_of(&self, run: RunId) -> Vec<NodeId> {
         let Some(of_run) = self.boxes.get(&run) else {
             return Vec::new();
         };
-        let ready = |i: &&Instruction| matches!(i.place, Place::Ready | Place::Offered);
+        let is_awaited =
+            |i: &&Instruction| matches!(i.place, Place::Ready | Place::Offered | Place::Incomplete);
         let nodes: HashSet<NodeId> = of_run
             .instructions
             .values()
-            .filter(ready)
+            .filter(is_awaited)
             .map(|i| i.message.metadata.dst)
             .collect();
         nodes.into_iter().collect()

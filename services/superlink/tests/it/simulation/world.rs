@@ -115,6 +115,7 @@ impl World {
             self.bundles.clone(),
             Arc::clone(&self.clock) as Arc<dyn Clock>,
             Arc::new(Drawn(Arc::clone(&self.random))),
+            flwr_superlink::Config::default(),
         );
         let sweeping = link.clone();
         let services = Link {
