@@ -43,8 +43,8 @@ impl Default for Limits {
             message_bytes_max: i32::MAX as usize,
             streams_max: 1_000,
             // Large windows keep a long link full.
-            stream_window_bytes: 32 << 20,
-            connection_window_bytes: 64 << 20,
+            stream_window_bytes: 8 << 20,
+            connection_window_bytes: 72 << 20,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             grace: Duration::from_secs(2),

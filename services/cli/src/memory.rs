@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use flwr_compat_grpc::Limits;
 use flwr_state::Bounds;
 use flwr_transport::MemoryBudget;
 
@@ -28,6 +29,19 @@ impl Memory {
     /// For messages under way: a quarter.
     pub(crate) fn of_calls(self) -> MemoryBudget {
         MemoryBudget::new(self.0 / 4)
+    }
+
+    /// What senders may send unread: less where there is little. Flower sends eight messages of a connection at once, and
+    /// the window of a connection holds those of nine streams: those that wait for room leave some to those that have it.
+    pub(crate) fn within(self, limits: Limits) -> Limits {
+        const STREAMS: u32 = 9;
+        let stream = (self.0 / 64).min(limits.stream_window_bytes.into());
+        let stream = u32::try_from(stream).unwrap_or(limits.stream_window_bytes);
+        Limits {
+            stream_window_bytes: stream,
+            connection_window_bytes: STREAMS * stream,
+            ..limits
+        }
     }
 
     /// For objects, where there is no database: half.

@@ -1,7 +1,8 @@
 //! How many bytes of calls may be in memory at once, of a whole process.
 //!
 //! Whoever has to hold a large body in memory takes room for it first, and waits where there is none: the sender is
-//! held up meanwhile by the flow control of its transport, so many senders at once cost time and not memory. Room is
+//! held up meanwhile by the flow control of its transport, so many senders at once cost time and not memory. What such
+//! senders have sent unread must not fill the window of a whole connection, or those that have room would starve. Room is
 //! given in the order in which it was asked for. Small bodies need none: how many of them there can be is bounded by
 //! the numbers of connections and calls.
 
@@ -61,7 +62,7 @@ impl MemoryBudget {
             // It is never closed, so this is time that has passed.
             Ok(Err(_)) | Err(_) => Err(Status::new(
                 Code::Unavailable,
-                "too many large messages at once: there was no memory for this one within ten minutes",
+                "too many large messages at once: there was no memory for this one within a minute",
             )),
         }
     }
@@ -85,7 +86,7 @@ fn units(bytes: u64) -> u32 {
 }
 
 /// How long somebody waits for room.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bodies below this size need no room.
 pub const SMALL_BYTES: u64 = 64 << 10;

@@ -98,7 +98,7 @@ async fn serve_state<S: LinkState>(state: S, parts: Parts, drain: Drain) -> Resu
         None => Holds::default(),
     };
     let runtime = parts.runtime();
-    let limits = Limits::default();
+    let limits = parts.memory.within(Limits::default());
     let mut serving = Serving::new(drain.clone(), limits, parts.memory, KEPT_BUFFER_BYTES);
     let config = Config {
         budget: serving.budget.clone(),

@@ -237,7 +237,12 @@ async fn run_until_signal(
     let own = parts.own.take();
     let superexec = own.map(|own| superexec(options, &own)).transpose()?;
     let memory = Memory::new(options.memory_budget);
-    let mut serving = Serving::new(drain.clone(), limits(), memory, KEPT_BUFFER_BYTES);
+    let mut serving = Serving::new(
+        drain.clone(),
+        memory.within(limits()),
+        memory,
+        KEPT_BUFFER_BYTES,
+    );
     if let Some(health) = parts.health.take() {
         serving.health(health)?;
     }
@@ -380,7 +385,7 @@ fn supernode(
 fn limits() -> Limits {
     Limits {
         stream_window_bytes: 4 << 20,
-        connection_window_bytes: 16 << 20,
+        connection_window_bytes: 36 << 20,
         ..Limits::default()
     }
 }
