@@ -86,7 +86,7 @@ impl<S: LinkState> Inbox<S> {
         known: &[MessageId],
         wait: Duration,
     ) -> Result<Option<Delivery>, Status> {
-        let hold = Hold::new(context, wait);
+        let hold = Hold::new(context, wait, Awaited::Announced);
         let mut changed = self.watch(&hold, Topic::Node(node));
         loop {
             let now = self.clock.now();

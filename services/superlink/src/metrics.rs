@@ -53,6 +53,8 @@ pub(crate) enum Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Awaited {
     Instruction,
+    /// One that is still on its way to the SuperLink.
+    Announced,
     Replies,
     Launch,
     Object,
@@ -68,6 +70,7 @@ impl Held {
     pub(crate) fn for_(awaited: Awaited) -> Self {
         let waits_for = match awaited {
             Awaited::Instruction => "instruction",
+            Awaited::Announced => "announced",
             Awaited::Replies => "replies",
             Awaited::Launch => "launch",
             Awaited::Object => "object",
