@@ -78,7 +78,7 @@ containers() {
             healthy | running) ;;
             *)
                 wrong=1
-                echo "    $(last_check_of "$container")"
+                last_check_of "$container" | sed 's/^/    /'
                 ;;
         esac
     done

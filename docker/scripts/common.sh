@@ -62,5 +62,5 @@ health_of() {
 # What the last health check of a container said.
 last_check_of() {
     docker inspect --format '{{if .State.Health}}{{range .State.Health.Log}}{{println .Output}}{{end}}{{end}}' "$1" |
-        grep -v '^$' | tail -n 1
+        sed '/^$/d' | tail -n 1
 }
