@@ -66,6 +66,7 @@ fn sample(flag: &Arg) -> (String, String) {
         {
             ("2", "'2'".to_owned())
         }
+        None if flag.get_id() == "memory_budget" => ("64M", "'64M'".to_owned()),
         None => ("2", "2".to_owned()),
     };
     let is_list = matches!(flag.get_action(), ArgAction::Append);

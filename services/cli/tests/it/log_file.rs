@@ -21,6 +21,8 @@ fn a_file_has_the_lines_of_stderr() {
     let file = world.path("daemon.log");
     let flags = format!("{PLAIN} --log-file {}", file.display());
     let mut link = SuperLink::start(&world, &flags, &[]);
+    // The last that it does before it serves.
+    link.wait_for("memory budget");
     link.signal(Signal::TERM);
     assert_eq!(link.end().code(), Some(0), "{:#?}", link.said);
     let text = fs::read_to_string(&file).unwrap();

@@ -40,6 +40,9 @@ impl Counters {
     }
 
     fn read(&mut self, name: &str) -> (u64, u64) {
+        for (_, last) in self.read.values_mut() {
+            *last = 0;
+        }
         for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
             let DebugValue::Counter(more) = value else {
                 continue;
@@ -49,7 +52,7 @@ impl Counters {
             let name = format!("{}{{{label}}}", key.name());
             let (sum, last) = self.read.entry(name).or_default();
             *sum += more;
-            *last = more;
+            *last += more;
         }
         self.read.get(name).copied().unwrap_or_default()
     }
