@@ -19,16 +19,17 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         if !matches!(known, Object::Pending) {
             return Ok((body, Room::default()));
         }
-        let room = partials.room(bytes).await?;
         let mut body = body.checked();
         let first = body.next().await.transpose().map_err(broken_off)?;
         let first = first.unwrap_or_default();
         if first.len() as u64 == bytes {
             return match body.next().await {
-                None => Ok((Body::from_bytes(first), room)),
+                // Whoever has it in one piece has room for it.
+                None => Ok((Body::from_bytes(first), Room::default())),
                 Some(_) => Err(broken_off(BodyError::TooLong { max: bytes })),
             };
         }
+        let room = partials.room(bytes).await?;
         let writing = partials.begin(key, bytes);
         writing.append(&first).map_err(broken_off)?;
         drop(first);

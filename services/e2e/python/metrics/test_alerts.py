@@ -94,12 +94,12 @@ def test_a_run_in_which_nothing_happens(tmp_path: Path) -> None:
 
 def test_a_message_that_nobody_fetches(tmp_path: Path) -> None:
     with Watched(tmp_path) as watched:
-        watched.site.signal(signal.SIGSTOP)
-        try:
-            watched.federation.app("probe").start()
-            watched.prometheus.wait_firing("FlowerMessagesWaiting", timeout=60, job="superlink")
-        finally:
-            watched.site.signal(signal.SIGCONT)
+        # Until it counts as offline, messages are sent to it.
+        watched.federation.kill(watched.site)
+        app = watched.federation.app("probe")
+        run = app.start()
+        watched.prometheus.wait_firing("FlowerMessagesWaiting", timeout=60, job="superlink")
+        app.flwr("stop", run.run_id)
         watched.prometheus.wait_quiet("FlowerMessagesWaiting")
 
 
