@@ -6,9 +6,9 @@ DEPLOYMENT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$DEPLOYMENT/../certificates/scripts/setup/common.sh"
 cd "$DEPLOYMENT" || exit
 
-# The SuperNodes that add-supernode.sh has added. Compose reads it by itself, unless files are named.
+# The SuperNodes that add-supernode.sh has added to docker-compose.yml. Compose reads it by itself, unless files are named.
 ADDED=docker-compose.override.yml
-if [[ -n ${COMPOSE_FILE:-} && -f $ADDED && ":$COMPOSE_FILE:" != *":$ADDED:"* ]]; then
+if [[ -f $ADDED && ":${COMPOSE_FILE:-}:" == *:docker-compose.yml:* && ":$COMPOSE_FILE:" != *":$ADDED:"* ]]; then
     export COMPOSE_FILE=$COMPOSE_FILE:$ADDED
 fi
 # What .env says and the environment does not, as Compose takes it.

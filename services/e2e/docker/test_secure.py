@@ -20,6 +20,8 @@ def secure(deployment: Deployment) -> Iterator[Deployment]:
     assert "All containers are healthy." in said
     yield deployment
     deployment.shell("./scripts/stop-secure.sh --volumes")
+    # Others have a deployment of two nodes.
+    (deployment.docker / "docker-compose.override.yml").unlink(missing_ok=True)
 
 
 @rows("S42", "S43", "S44", "S45", "S46", "S47", "S100", "S101", "S102", "S103", "S104", "S150")
