@@ -37,7 +37,12 @@ async fn ask(options: &HealthOptions) -> Result<String, Exit> {
     let no_answer = |error: ConnectError| Exit::Problem(error.message);
     let Some(roots) = &options.root_certificates else {
         let there = Questioner::new(host, port, None, options.timeout);
-        look::health(&there).await.map_err(no_answer)?;
+        look::health(&there).await.map_err(|error| {
+            Exit::Problem(format!(
+                "{}: if it serves TLS, give --root-certificates",
+                error.message
+            ))
+        })?;
         return Ok(format!("{name} is serving\n"));
     };
     let tls = ClientTls::load(Some(Path::new(roots)), None)
