@@ -77,6 +77,14 @@ impl AppIoApi {
         Ok(token)
     }
 
+    /// The app has read its instruction, and what it writes now needs the room in memory.
+    fn forget_instruction(&self, token: &Token) {
+        if let Some(instruction) = self.core.desk.instruction(token) {
+            let objects = self.core.objects.clone();
+            tokio::spawn(async move { objects.leave_memory(instruction.tree.ids()).await });
+        }
+    }
+
     fn run_sheet(&self, run: RunId) -> Result<Arc<runs::Run>, Status> {
         let known = self.core.runs.get(run);
         known.ok_or_else(|| Reason::RunUnknown.refuse("this node has no message of the run"))
@@ -176,6 +184,7 @@ impl AppIoService for AppIoApi {
             malformed(why)
         })?;
         debug!(run_id = run.0, message_id = %id, objects = missing.len(), "reply announced");
+        self.forget_instruction(&token);
         Ok(PushedAll {
             stored: vec![Some(id)],
             missing,

@@ -253,6 +253,8 @@ impl Core {
         Ok(match put {
             PutFile::Stored => {
                 count_received(1);
+                // It is on the way to the disk while the rest arrives; the ClientApp still finds its pages.
+                self.objects.leave_memory(vec![id]).await;
                 None
             }
             PutFile::Present => None,

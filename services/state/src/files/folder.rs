@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flwr_api::ObjectId;
+use rustix::fs::{Advice, fadvise};
 
 use super::Config;
 use super::index::{Index, Moment, Room, Which};
@@ -106,6 +107,17 @@ impl Folder {
         Ok(())
     }
 
+    /// Begins to write the pages of a large object that nobody reads again and again, and forgets those that are
+    /// written. It is advice: what fails changes nothing. Blocks.
+    pub(super) fn leave_memory(&self, id: ObjectId) {
+        let len = self.index().len_if_new(id);
+        if len.is_some_and(|len| len >= LARGE_BYTES)
+            && let Ok(file) = File::open(self.object_path(id))
+        {
+            let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        }
+    }
+
     /// Removes an object unless it is pinned; whether it did. Blocks.
     pub(super) fn remove(&self, id: ObjectId) -> StoreResult<bool> {
         let one_at_a_time = locked(&self.room);
@@ -184,6 +196,9 @@ pub(super) const SHARD_DIGITS: usize = 2;
 
 /// How many folders that makes.
 const SHARDS: usize = 1 << (4 * SHARD_DIGITS);
+
+/// The smallest object whose pages are worth a thought.
+const LARGE_BYTES: u64 = 1 << 20;
 
 /// The disk's free space is asked for once in so many bytes.
 const MEASURED_BYTES: u64 = 64 << 20;

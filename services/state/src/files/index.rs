@@ -37,6 +37,8 @@ struct Entry {
     len: u64,
     arrived: Moment,
     used: Moment,
+    /// How often it was read, as far as this process knows.
+    reads: u32,
     checksum: Option<Checksum>,
 }
 
@@ -119,6 +121,21 @@ impl Index {
         })
     }
 
+    /// Counts a use of an object that is to be read; nothing if it is not here.
+    pub(super) fn read(&mut self, id: ObjectId) -> Option<Found> {
+        let found = self.touch(id)?;
+        if let Some(entry) = self.objects.get_mut(&id) {
+            entry.reads = entry.reads.saturating_add(1);
+        }
+        Some(found)
+    }
+
+    /// The length of an object that was read once at most.
+    pub(super) fn len_if_new(&self, id: ObjectId) -> Option<u64> {
+        let entry = self.objects.get(&id)?;
+        (entry.reads <= 1).then_some(entry.len)
+    }
+
     /// Notes what the bytes of an object come to that fit its id.
     pub(super) fn vouch(&mut self, id: ObjectId, arrived: Moment, checksum: Checksum) {
         if let Some(entry) = self.objects.get_mut(&id)
@@ -138,6 +155,7 @@ impl Index {
             len,
             arrived: self.now,
             used: self.now,
+            reads: 0,
             checksum,
         });
         self.bytes += len;

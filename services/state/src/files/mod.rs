@@ -181,10 +181,7 @@ impl ObjectFiles {
         body: Body,
     ) -> StoreResult<Result<Option<Content>, Put>> {
         if !is_wanted {
-            return Ok(match inspect(id, body).await? {
-                None => Ok(None),
-                Some(wrong) => Err(refused(wrong)?),
-            });
+            return examine(id, body).await;
         }
         let pin = self.pin([id]);
         match self.put(id, body).await? {
@@ -238,6 +235,18 @@ impl ObjectFiles {
     pub fn pin(&self, ids: impl IntoIterator<Item = ObjectId>) -> Pin {
         let ids = ids.into_iter().collect();
         Pin::new(&self.folder, &mut self.folder.index(), ids)
+    }
+
+    /// Lets the system write large objects to the disk now, and forget the pages of what is there already. The objects
+    /// stay; who reads one of them reads the disk. Those that were read more than once are left alone: layers that do not
+    /// change are read again every round. Dropping the future does not stop it.
+    pub async fn leave_memory(&self, ids: Vec<ObjectId>) {
+        let folder = Arc::clone(&self.folder);
+        let leave = move || {
+            ids.into_iter().for_each(|id| folder.leave_memory(id));
+            Ok(())
+        };
+        let _ = blocking(leave).await;
     }
 
     /// Removes an object unless it is pinned; false if it is, or is not here. Dropping the future
@@ -311,6 +320,14 @@ impl fmt::Debug for Partial {
 /// The body broke off.
 pub async fn inspect(id: ObjectId, body: Body) -> Result<Option<PutFile>, BodyError> {
     writing::inspect(id, body).await
+}
+
+/// Takes the bytes of an object that is not wanted: they are checked all the same, so that whoever sent wrong ones is told.
+pub(crate) async fn examine(id: ObjectId, body: Body) -> StoreResult<Result<Option<Content>, Put>> {
+    Ok(match inspect(id, body).await? {
+        None => Ok(None),
+        Some(wrong) => Err(refused(wrong)?),
+    })
 }
 
 /// What a caller is told of bytes that were not stored.

@@ -49,7 +49,7 @@ impl Reading {
     fn open(folder: &Arc<Folder>, id: ObjectId) -> StoreResult<Option<Self>> {
         let (found, pin) = {
             let mut index = folder.index();
-            let Some(found) = index.touch(id) else {
+            let Some(found) = index.read(id) else {
                 return Ok(None);
             };
             (found, Pin::new(folder, &mut index, vec![id]))
