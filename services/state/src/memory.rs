@@ -33,14 +33,14 @@ pub struct Memory {
 /// What is kept in memory of objects.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Most bytes, about.
+    /// Most bytes, those of objects under way included.
     pub bytes_max: u64,
     /// Smaller objects are in memory in any case, and do not count: they are not worth a file.
     pub object_bytes_min: u64,
 }
 
 impl Bounds {
-    /// At most about `bytes_max` bytes.
+    /// At most `bytes_max` bytes.
     #[must_use]
     pub const fn of(bytes_max: u64) -> Self {
         Self {
@@ -61,10 +61,17 @@ struct Overflow {
     held: Arc<AtomicU64>,
 }
 
-/// Bytes that count as held for as long as anybody has them.
+/// Part of what may be held in memory, until it is dropped.
+#[derive(Debug)]
+struct Share {
+    bytes: u64,
+    held: Arc<AtomicU64>,
+}
+
+/// Bytes that have their share for as long as anybody has them.
 struct Held {
     bytes: Bytes,
-    held: Arc<AtomicU64>,
+    _share: Share,
 }
 
 impl Memory {
@@ -75,7 +82,6 @@ impl Memory {
     /// There can be no such folder.
     pub fn overflowing(bounds: Bounds, folder: &Path, config: files::Config) -> StoreResult<Self> {
         let files = own_folder(folder, config)?;
-        files.clear_now()?;
         let (removed, to_remove) = channel();
         Ok(Self {
             logs: Mutex::default(),
@@ -90,15 +96,31 @@ impl Memory {
     }
 }
 
-/// The first folder that no other process has.
+/// The first folder that no other process has. It is empty then, and so are those that were left behind by processes
+/// which were killed: nobody finds again what is in there.
 fn own_folder(folder: &Path, config: files::Config) -> StoreResult<ObjectFiles> {
+    let at = |number| folder.join(format!("overflow-{number}"));
     let mut number = 1;
-    loop {
-        match ObjectFiles::open(&folder.join(format!("overflow-{number}")), config) {
+    let own = loop {
+        match ObjectFiles::open(&at(number), config) {
             Err(StoreError::InUse { .. }) if number < PROCESSES_MAX => number += 1,
-            opened => return opened,
+            opened => break opened?,
+        }
+    };
+    own.clear_now()?;
+    for other in (number + 1..=PROCESSES_MAX)
+        .map(at)
+        .filter(|other| other.exists())
+    {
+        let cleared = match ObjectFiles::open(&other, config) {
+            Err(StoreError::InUse { .. }) => continue,
+            opened => opened.and_then(|left| left.clear_now()),
+        };
+        if let Err(error) = cleared {
+            tracing::warn!(folder = %other.display(), %error, "objects of a process that was killed stay");
         }
     }
+    Ok(own)
 }
 
 impl Default for MemoryState {
@@ -147,10 +169,19 @@ impl Storage for Memory {
         is_wanted: bool,
         body: Body,
     ) -> StoreResult<Result<Option<Content>, Put>> {
+        if !is_wanted {
+            return files::examine(object, body).await;
+        }
+        let mut share = None;
         if let Some(overflow) = &self.overflow
-            && body.len().is_none_or(|bytes| overflow.takes(bytes))
+            && body
+                .len()
+                .is_none_or(|bytes| bytes >= overflow.bounds.object_bytes_min)
         {
-            return overflow.files.accept(object, is_wanted, body).await;
+            share = body.len().and_then(|bytes| overflow.share(bytes));
+            if share.is_none() {
+                return overflow.files.accept(object, is_wanted, body).await;
+            }
         }
         let content = body.collect(OBJECT_BYTES_MAX).await?;
         let checked = if content.len() > BLOCKING_BYTES_MAX {
@@ -161,7 +192,14 @@ impl Storage for Memory {
         } else {
             check(object, &content)
         };
-        Ok(checked.map(|()| Some(Content::Here(self.hold(unpinned(content))))))
+        let content = match share {
+            Some(share) => Bytes::from_owner(Held {
+                bytes: content,
+                _share: share,
+            }),
+            None => unpinned(content),
+        };
+        Ok(checked.map(|()| Some(Content::Here(content))))
     }
 
     async fn read(&self, object: ObjectId, source: Source) -> StoreResult<Option<Body>> {
@@ -188,29 +226,20 @@ impl Storage for Memory {
     }
 }
 
-impl Memory {
-    /// Counts bytes for as long as anybody has them, unless they are few.
-    fn hold(&self, bytes: Bytes) -> Bytes {
-        let Some(overflow) = &self.overflow else {
-            return bytes;
-        };
-        if (bytes.len() as u64) < overflow.bounds.object_bytes_min {
-            return bytes;
-        }
-        let held = Arc::clone(&overflow.held);
-        held.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Bytes::from_owner(Held { bytes, held })
-    }
-}
-
 impl Overflow {
-    /// Whether an object of so many bytes goes to a file. Small ones do not.
-    fn takes(&self, bytes: u64) -> bool {
-        let Bounds {
-            bytes_max,
-            object_bytes_min,
-        } = self.bounds;
-        bytes >= object_bytes_min && self.held.load(Ordering::Relaxed) + bytes > bytes_max
+    /// Room in memory for an object, if there is any.
+    fn share(&self, bytes: u64) -> Option<Share> {
+        let more = |held: u64| {
+            held.checked_add(bytes)
+                .filter(|held| *held <= self.bounds.bytes_max)
+        };
+        let taken = self
+            .held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.is_ok().then(|| Share {
+            bytes,
+            held: Arc::clone(&self.held),
+        })
     }
 }
 
@@ -220,10 +249,9 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Share {
     fn drop(&mut self) {
-        let bytes = self.bytes.len() as u64;
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,7 @@ use flwr_state::{
     Bounds, Mailbox, Memory, MemoryState, Object, Objects, Put, Runs, StoreError, files,
 };
 use flwr_transport::Body;
+use futures_util::StreamExt as _;
 use tempfile::TempDir;
 
 const RUN: RunId = RunId(1);
@@ -135,4 +136,42 @@ async fn each_process_has_a_folder_of_its_own_and_finds_nothing_in_it() {
     let third = state(0, 1 << 30);
     assert_eq!(on_disk(), bytes);
     drop(third);
+}
+
+#[tokio::test]
+async fn objects_under_way_have_their_share() {
+    let objects = ["a", "b"].map(|name| made(&name.repeat(1000), &[]));
+    let (id, bytes) = &objects[0].objects[0];
+    let state = state(bytes.len() as u64, 1 << 30);
+    announced(&state, &objects).await;
+    let (send, arrives) = tokio::sync::oneshot::channel::<()>();
+    let rest = bytes.slice(1..);
+    let pieces = futures_util::stream::iter([Ok(bytes.slice(..1))]).chain(
+        futures_util::stream::once(async move {
+            arrives.await.unwrap();
+            Ok(rest)
+        }),
+    );
+    let slow = Body::from_stream(Some(bytes.len() as u64), pieces);
+    let slow = state.put_object(*id, slow);
+    tokio::pin!(slow);
+    let pending = futures_util::poll!(&mut slow);
+    assert!(pending.is_pending());
+    // The slow one has all there is in memory.
+    assert_eq!(put(&state, &objects[1]).await.unwrap(), Put::Stored);
+    assert_eq!(on_disk(), bytes.len() as u64);
+    send.send(()).unwrap();
+    assert_eq!(slow.await.unwrap(), Put::Stored);
+    assert_eq!(on_disk(), bytes.len() as u64);
+}
+
+#[tokio::test]
+async fn what_processes_left_behind_that_were_killed_is_removed() {
+    let left = FOLDER.with(|folder| folder.path().join("overflow-2/objects/ab"));
+    std::fs::create_dir_all(&left).unwrap();
+    let id = "ab".repeat(32);
+    std::fs::write(left.join(id), "bytes").unwrap();
+    assert_eq!(on_disk(), 5);
+    let _state = state(0, 1 << 30);
+    assert_eq!(on_disk(), 0);
 }
