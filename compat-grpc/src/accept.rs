@@ -28,6 +28,8 @@ pub struct Limits {
     pub stream_window_bytes: u32,
     /// How many bytes of all requests of an HTTP/2 connection may wait for their readers.
     pub connection_window_bytes: u32,
+    /// Whether large objects are handed on while they arrive: for services that do not hold them in memory.
+    pub streams_objects: bool,
     /// How long a TLS handshake, or the first bytes of HTTP, may take.
     pub handshake: Duration,
     /// How long a request may stop arriving before it is given up.
@@ -45,6 +47,7 @@ impl Default for Limits {
             // Large windows keep a long link full.
             stream_window_bytes: 8 << 20,
             connection_window_bytes: 72 << 20,
+            streams_objects: false,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             grace: Duration::from_secs(2),

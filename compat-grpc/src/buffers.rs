@@ -10,8 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flwr_transport::{MemoryBudget, Room};
+use flwr_api::Reason;
+use flwr_transport::{Body, MemoryBudget, Room};
 use tokio::time::Instant;
+
+use crate::f1::ask::telling;
 
 /// The smallest buffer that is kept, in bytes.
 pub(crate) const KEPT_BYTES_MIN: usize = 1 << 20;
@@ -33,6 +36,8 @@ pub struct Buffers {
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) message: Bytes,
+    /// The end of the message, where that is an object which still arrives and has no room here.
+    pub(crate) object: Option<Body>,
     pub(crate) room: Room,
 }
 
@@ -61,7 +66,7 @@ impl Buffers {
     /// Room for a message of `length` bytes, once there is some.
     pub(crate) async fn room(&self, length: usize) -> Result<Room, tonic::Status> {
         let room = self.budget.take(length as u64).await;
-        room.map_err(|none| tonic::Status::unavailable(none.message))
+        room.map_err(|none| telling(Reason::NoRoom, tonic::Status::unavailable(none.message)))
     }
 
     /// An empty buffer for `length` bytes: a free one that is not much larger, or a new one. Large

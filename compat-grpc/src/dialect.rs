@@ -18,6 +18,12 @@ pub trait Dialect<P: Protocol>: Send + Sync + 'static {
     /// fit it.
     fn decode(&self, method: &str, message: Bytes) -> Result<Question<P>, Status>;
 
+    /// Where an object begins in the request of a method, from what has come of `message_bytes`.
+    fn split(&self, method: &str, seen: &[u8], message_bytes: u64) -> Split {
+        let _ = (method, seen, message_bytes);
+        Split::Whole
+    }
+
     /// Writes a reply.
     fn encode(&self, reply: Reply<P>) -> Answer;
 
@@ -37,6 +43,22 @@ pub struct Question<P: Protocol> {
     pub body: Option<Body>,
     /// What it is about, for texts that name it.
     pub subject: Subject,
+}
+
+/// What the first bytes of a request tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Not enough yet.
+    More,
+    /// The rest of the message, from `object` on, are an object's bytes. Those before `head` are a request without it.
+    At {
+        /// The end of the request without its object.
+        head: usize,
+        /// The object's first byte.
+        object: usize,
+    },
+    /// The message has to be read whole.
+    Whole,
 }
 
 /// What a call is about.

@@ -6,26 +6,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flwr_transport::{Call, Context, Drain, Handler, Identity, Peer, Protocol};
+use flwr_transport::{Body, Call, Context, Drain, Handler, Identity, Peer, Protocol};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::buffers::Received;
-use crate::dialect::{Answer, Dialect, Subject};
+use crate::dialect::{Answer, Dialect, Split, Subject};
 
 /// Answers the methods of one gRPC service.
 pub(crate) trait Exchange: Send + Sync + 'static {
     /// The service's full name.
     const SERVICE: &'static str;
 
-    /// Answers one message.
+    /// Where an object begins in the request of a method ([`Dialect::split`]).
+    fn split(&self, method: &str, seen: &[u8], message_bytes: u64) -> Split {
+        let _ = (method, seen, message_bytes);
+        Split::Whole
+    }
+
+    /// Answers one message. `object` is the end of the message that was split off.
     fn exchange(
         &self,
         context: Context,
         method: &str,
         message: Bytes,
+        object: Option<Body>,
     ) -> impl Future<Output = Result<Answer, tonic::Status>> + Send;
 }
 
@@ -39,11 +46,16 @@ pub(crate) struct Spoken<P, D, H> {
 impl<P: Protocol, D: Dialect<P>, H: Handler<P>> Exchange for Spoken<P, D, H> {
     const SERVICE: &'static str = D::SERVICE;
 
+    fn split(&self, method: &str, seen: &[u8], message_bytes: u64) -> Split {
+        self.dialect.split(method, seen, message_bytes)
+    }
+
     async fn exchange(
         &self,
         mut context: Context,
         method: &str,
         message: Bytes,
+        object: Option<Body>,
     ) -> Result<Answer, tonic::Status> {
         let question = self.dialect.decode(method, message);
         let question = question.map_err(|status| self.dialect.refuse(&status, Subject::None))?;
@@ -52,7 +64,7 @@ impl<P: Protocol, D: Dialect<P>, H: Handler<P>> Exchange for Spoken<P, D, H> {
         let call = Call {
             request: question.request,
             bearer: None,
-            body: question.body,
+            body: object.or(question.body),
             deadline: context.deadline,
         };
         let reply = self.handler.handle(context, call).await;
@@ -118,9 +130,13 @@ impl<E: Exchange> Calls<E> {
             // The room is given back when the call is over.
             let Received {
                 message,
+                object,
                 room: _room,
             } = message.await?;
-            self.exchange.exchange(context, call.method, message).await
+            let exchange = &self.exchange;
+            exchange
+                .exchange(context, call.method, message, object)
+                .await
         };
         let work = AssertUnwindSafe(tokio::time::timeout_at(deadline, work)).catch_unwind();
         match work.await {

@@ -12,7 +12,8 @@ use crate::buffers::Buffers;
 use crate::dialect::Answer;
 use crate::exchange::{Called, Calls, DEADLINE_DEFAULT, Exchange};
 use crate::f1::look::VERSION_HEADER;
-use crate::framing::{GrpcBody, read_message};
+use crate::framing::GrpcBody;
+use crate::reading::read_message;
 use crate::serving::Respond;
 
 /// One connection.
@@ -66,8 +67,8 @@ impl<E: Exchange> Connection<E> {
             identity: self.auth.identify(request.headers())?,
             timeout: timeout(request.headers()),
         };
-        let (bytes_max, idle) = (self.limits.message_bytes_max, self.limits.idle);
-        let message = read_message(request.into_body(), bytes_max, idle, &self.buffers);
+        let split = |seen: &[u8], bytes| self.calls.exchange.split(method, seen, bytes);
+        let message = read_message(request.into_body(), &self.limits, &self.buffers, split);
         self.calls.answer(call, message).await
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use flwr_proto::health::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
 };
-use flwr_transport::{Context, Drain, Drained};
+use flwr_transport::{Body, Context, Drain, Drained};
 use prost::Message;
 
 use crate::dialect::Answer;
@@ -27,6 +27,7 @@ impl Exchange for Health {
         _context: Context,
         method: &str,
         message: Bytes,
+        _object: Option<Body>,
     ) -> Result<Answer, tonic::Status> {
         match method {
             "Check" => {

@@ -28,6 +28,7 @@ pub mod health;
 pub mod holds;
 pub mod listener;
 mod preface;
+mod reading;
 mod serving;
 mod status;
 

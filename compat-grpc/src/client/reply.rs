@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use flwr_transport::{BodyError, Code, Status};
 use futures_util::stream;
 use http::{HeaderMap, Response, StatusCode, header};
@@ -13,7 +13,8 @@ use hyper::body::Incoming;
 use super::asking::{Peek, Peeked, Received};
 use super::errors::{Failed, broke_off, broken, status_in, status_of_http, unusable};
 use super::rest::Lease;
-use crate::framing::{BELIEVED_BYTES_MAX, PREFIX_BYTES, announced, append};
+use crate::framing::PREFIX_BYTES;
+use crate::reading::{BELIEVED_BYTES_MAX, announced, append, join};
 
 /// An object that does not begin within this many bytes is not looked for.
 const PEEK_BYTES_MAX: usize = 16 << 10;
@@ -259,15 +260,4 @@ impl Pieces {
             Err(failed) => failed,
         }
     }
-}
-
-/// Copies only where two pieces meet in the few bytes that are looked at.
-fn join(seen: Bytes, piece: Bytes) -> Bytes {
-    if seen.is_empty() {
-        return piece;
-    }
-    let mut joined = BytesMut::with_capacity(seen.len() + piece.len());
-    joined.extend_from_slice(&seen);
-    joined.extend_from_slice(&piece);
-    joined.freeze()
 }

@@ -12,8 +12,8 @@ use flwr_api::{MessageId, RunId};
 use flwr_proto::{launcher, v1_22 as pb};
 use flwr_transport::{Reply, Status};
 
-use super::{convert, malformed, parse};
-use crate::dialect::{Answer, Dialect, Question, Subject};
+use super::{convert, malformed, parse, pushed};
+use crate::dialect::{Answer, Dialect, Question, Split, Subject};
 use crate::holds::Holds;
 
 /// Calls that Flower does not have: launchers of ours make them, and a stock server answers that
@@ -71,6 +71,10 @@ impl Dialect<AppIo> for AppIoF1 {
             _ => return Err(Status::unimplemented(method)),
         };
         Ok(Question::new(request))
+    }
+
+    fn split(&self, method: &str, seen: &[u8], message_bytes: u64) -> Split {
+        pushed::split(method, seen, message_bytes)
     }
 
     fn encode(&self, reply: Reply<AppIo>) -> Answer {

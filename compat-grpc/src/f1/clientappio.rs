@@ -9,8 +9,8 @@ use flwr_proto::v1_22 as pb;
 use flwr_transport::{Reply, Status};
 
 use super::appio::{AppIoF1, REPORT_APP_EXIT, WATCH_APP, pull_inputs, push_messages, push_outputs};
-use super::{convert, parse};
-use crate::dialect::{Answer, Dialect, Question, Subject};
+use super::{convert, parse, pushed};
+use crate::dialect::{Answer, Dialect, Question, Split, Subject};
 use crate::holds::Holds;
 
 /// The dialect of `flower-superexec` and `flwr-clientapp` 1.22: [`AppIoF1`] with names of its own
@@ -44,6 +44,10 @@ impl Dialect<AppIo> for ClientAppIoF1 {
             | REPORT_APP_EXIT => self.shared().decode(method, message),
             _ => Err(Status::unimplemented(method)),
         }
+    }
+
+    fn split(&self, method: &str, seen: &[u8], message_bytes: u64) -> Split {
+        pushed::split(method, seen, message_bytes)
     }
 
     fn encode(&self, reply: Reply<AppIo>) -> Answer {

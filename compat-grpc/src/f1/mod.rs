@@ -9,6 +9,7 @@ mod control;
 mod convert;
 mod fleet;
 pub mod look;
+mod pushed;
 mod rest;
 mod simulationio;
 
@@ -59,6 +60,7 @@ fn refuse(status: &Status, subject: Subject) -> tonic::Status {
         (
             Reason::FabUnknown
             | Reason::NoFederationOptions
+            | Reason::NoRoom
             | Reason::ObjectMalformed
             | Reason::RunAlreadyFinished,
             _,

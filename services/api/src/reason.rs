@@ -37,6 +37,8 @@ pub enum Reason {
     ObjectMalformed = 30,
     /// A message breaks a rule.
     MessageMalformed = 31,
+    /// There is no memory for an object at present.
+    NoRoom = 32,
     /// No such Flower App Bundle.
     FabUnknown = 40,
     /// No artifact provider is configured.
@@ -48,7 +50,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::RunPending,
         Self::RunStarting,
         Self::RunFinished,
@@ -62,6 +64,7 @@ impl Reason {
         Self::NotSuperLinkNode,
         Self::ObjectMalformed,
         Self::MessageMalformed,
+        Self::NoRoom,
         Self::FabUnknown,
         Self::NoArtifactProvider,
         Self::NoUserAuth,
@@ -107,6 +110,7 @@ impl Reason {
             | Self::ObjectMalformed
             | Self::NoFederationOptions => Code::FailedPrecondition,
             Self::MessageMalformed => Code::InvalidArgument,
+            Self::NoRoom => Code::Unavailable,
             Self::NoArtifactProvider | Self::NoUserAuth => Code::Unimplemented,
         }
     }

@@ -11,7 +11,7 @@ use super::lines::Lease;
 use crate::client::asking::{Peek, Received};
 use crate::client::errors::{Failed, REASON_HEADER, unusable};
 use crate::client::reply::{self, Bounds, Pieces};
-use crate::framing::append;
+use crate::reading::append;
 
 pub(super) const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");
 /// Words beyond this are not read.

@@ -11,4 +11,4 @@ mod words;
 pub use adapter::AdapterAsker;
 pub use appio::{AppIoAsker, AppIoService};
 pub use fleet::FleetAsker;
-pub(super) use words::telling;
+pub(crate) use words::telling;

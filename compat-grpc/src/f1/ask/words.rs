@@ -9,7 +9,7 @@ use tonic::metadata::MetadataValue;
 use crate::client::{REASON_HEADER, from_grpc};
 
 /// Adds the reason's number to its words, for callers of ours.
-pub(in crate::f1) fn telling(reason: Reason, mut status: tonic::Status) -> tonic::Status {
+pub(crate) fn telling(reason: Reason, mut status: tonic::Status) -> tonic::Status {
     let number = MetadataValue::from(reason as u16);
     status.metadata_mut().insert(REASON_HEADER, number);
     status

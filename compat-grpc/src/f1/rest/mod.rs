@@ -25,8 +25,8 @@ use super::FleetF1;
 use crate::accept::{Converse, Limits, Socket};
 use crate::buffers::{Buffers, Received};
 use crate::exchange::{Called, Calls, Exchange, Spoken};
-use crate::framing::{BELIEVED_BYTES_MAX, append, next_data};
 use crate::preface::{NotHttp2, Version, expect_http};
+use crate::reading::{BELIEVED_BYTES_MAX, append, next_data};
 use crate::serving::{Respond, serve_http1, serve_http2};
 
 /// One listening socket for SuperNodes that speak HTTP.
@@ -173,20 +173,24 @@ impl<E> Connection<E> {
         B: Body<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
     {
-        let bytes_max = self.limits.message_bytes_max;
+        let announced = body.size_hint().exact();
+        // Room is taken beforehand, so what does not say how long it is has to be short.
+        let bytes_max = match announced {
+            Some(_) => self.limits.message_bytes_max,
+            None => self.limits.message_bytes_max.min(BELIEVED_BYTES_MAX),
+        };
         let too_long = || {
             let text = format!("the message is too long: {bytes_max} bytes are allowed");
             tonic::Status::resource_exhausted(text)
         };
-        let (length, believed) = match body.size_hint().exact() {
-            None => (bytes_max, UNANNOUNCED_BYTES),
-            Some(length) => match usize::try_from(length) {
-                Ok(length) if length <= bytes_max => (length, length.min(BELIEVED_BYTES_MAX)),
-                _ => return Err(too_long()),
-            },
-        };
-        let room = self.buffers.room(length.min(BELIEVED_BYTES_MAX)).await?;
-        let mut buffer = self.buffers.take(believed);
+        let length = announced.map_or(Ok(bytes_max), usize::try_from);
+        let length = length.ok().filter(|length| *length <= bytes_max);
+        let length = length.ok_or_else(too_long)?;
+        let room = self.buffers.room(length).await?;
+        let mut buffer = self.buffers.take(match announced {
+            Some(_) => length.min(BELIEVED_BYTES_MAX),
+            None => UNANNOUNCED_BYTES,
+        });
         while let Some(data) = next_data(&mut body, self.limits.idle).await? {
             if buffer.len() + data.len() > length {
                 return Err(too_long());
@@ -194,7 +198,11 @@ impl<E> Connection<E> {
             append(&mut buffer, &data, length)?;
         }
         let message = self.buffers.seal(buffer);
-        Ok(Received { message, room })
+        Ok(Received {
+            message,
+            object: None,
+            room,
+        })
     }
 }
 

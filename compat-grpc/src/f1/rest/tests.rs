@@ -24,6 +24,7 @@ impl Exchange for Echo {
         context: Context,
         method: &str,
         message: Bytes,
+        _object: Option<flwr_transport::Body>,
     ) -> Result<Answer, tonic::Status> {
         assert_eq!(context.peer.identity, Identity::Anonymous);
         assert_ne!(message, "bug");

@@ -277,6 +277,7 @@ fn serve<D: Dialect<AppIo>>(
 ) -> io::Result<Opened> {
     let limits = Limits {
         connections_max: 16,
+        streams_objects: true,
         ..Limits::default()
     };
     let auth = CallerAuth::none();

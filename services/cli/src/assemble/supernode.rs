@@ -381,9 +381,11 @@ fn supernode(
     Ok((node, fleet.connection))
 }
 
-/// What ClientApps may make a SuperNode hold: they are near, so small windows keep their links full.
+/// What ClientApps may make a SuperNode hold: they are near, so small windows keep their links full, and what they
+/// hand in goes to files as it comes.
 fn limits() -> Limits {
     Limits {
+        streams_objects: true,
         stream_window_bytes: 4 << 20,
         connection_window_bytes: 36 << 20,
         ..Limits::default()
