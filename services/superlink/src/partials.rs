@@ -7,13 +7,15 @@
 //! nobody can spoil another's. The whole object is hashed by the store when its last byte has come,
 //! and nothing is left here then, right or wrong.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use flwr_api::{NodeId, ObjectId, RunId};
 use flwr_transport::{Body, BodyError, MemoryBudget, Room, Status};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How much is kept, and for how long.
@@ -54,13 +56,23 @@ pub(crate) struct Partials {
     bounds: Bounds,
     budget: MemoryBudget,
     table: Mutex<HashMap<Key, Arc<Mutex<Partial>>>>,
+    /// How many pushes of a node have room or wait for it.
+    pushing: Mutex<HashMap<NodeId, usize>>,
+}
+
+/// A push that has room, or waits for it.
+#[must_use]
+pub(crate) struct Pushing {
+    partials: Arc<Partials>,
+    node: NodeId,
+    room: Room,
 }
 
 #[derive(Default)]
 struct Partial {
     bytes: BytesMut,
     /// Who may write: the last one to ask.
-    turn: u64,
+    turn: watch::Sender<u64>,
     /// Since when nobody writes.
     left_at: Option<Instant>,
 }
@@ -70,7 +82,7 @@ pub(crate) struct Writing {
     partials: Arc<Partials>,
     key: Key,
     partial: Arc<Mutex<Partial>>,
-    turn: u64,
+    turn: watch::Receiver<u64>,
 }
 
 impl Partials {
@@ -87,12 +99,33 @@ impl Partials {
             bounds,
             budget,
             table: Mutex::default(),
+            pushing: Mutex::default(),
         }
     }
 
-    /// Room for a push of so many bytes, once there is some.
-    pub(crate) async fn room(&self, object_bytes: u64) -> Result<Room, Status> {
-        self.budget.take(object_bytes).await
+    /// Room for a push of so many bytes. The first push of a node waits for it; others are refused where there is none,
+    /// because what they have sent unread would fill the window of their connection and leave none to the first.
+    pub(crate) async fn room(
+        self: &Arc<Self>,
+        node: NodeId,
+        object_bytes: u64,
+    ) -> Result<Pushing, Status> {
+        let others = {
+            let mut pushing = locked(&self.pushing);
+            let pushing = pushing.entry(node).or_default();
+            *pushing += 1;
+            *pushing - 1
+        };
+        let mut pushing = Pushing {
+            partials: Arc::clone(self),
+            node,
+            room: Room::default(),
+        };
+        pushing.room = match others {
+            0 => self.budget.take(object_bytes).await?,
+            _ => self.budget.try_take(object_bytes)?,
+        };
+        Ok(pushing)
     }
 
     /// Whether the beginning of an object of so many bytes is worth keeping, and can be.
@@ -103,16 +136,18 @@ impl Partials {
     /// Begins an object of `object_bytes`; what was here of it is forgotten.
     pub(crate) fn begin(self: &Arc<Self>, key: Key, object_bytes: u64) -> Writing {
         let room = usize::try_from(object_bytes.min(BELIEVED_BYTES_MAX)).unwrap_or(0);
-        let partial = Arc::new(Mutex::new(Partial {
+        let partial = Partial {
             bytes: BytesMut::with_capacity(room),
             ..Partial::default()
-        }));
+        };
+        let turn = partial.turn.subscribe();
+        let partial = Arc::new(Mutex::new(partial));
         self.table().insert(key, Arc::clone(&partial));
         Writing {
             partials: Arc::clone(self),
             key,
             partial,
-            turn: 0,
+            turn,
         }
     }
 
@@ -125,13 +160,19 @@ impl Partials {
                 return 0;
             };
             let mut partial = locked(partial);
-            partial.turn += 1;
+            partial.end_turn();
             partial.left_at.get_or_insert_with(Instant::now);
             partial.bytes.len() as u64
         });
         let received: Vec<_> = received.collect();
         self.keep_bounds(&mut table);
         received
+    }
+
+    /// How many bytes are here of one, whoever writes them.
+    pub(crate) fn len(&self, key: Key) -> u64 {
+        let partial = self.table().get(&key).map(Arc::clone);
+        partial.map_or(0, |partial| locked(&partial).bytes.len() as u64)
     }
 
     /// Goes on at `offset`; nothing if fewer bytes than that are here.
@@ -145,8 +186,8 @@ impl Partials {
             }
             partial.bytes.truncate(offset);
             partial.left_at = None;
-            partial.turn += 1;
-            partial.turn
+            partial.end_turn();
+            partial.turn.subscribe()
         };
         Some(Writing {
             partials: Arc::clone(self),
@@ -209,16 +250,33 @@ impl Partials {
     }
 }
 
+impl Partial {
+    /// Whoever writes is over.
+    fn end_turn(&mut self) {
+        self.turn.send_modify(|turn| *turn += 1);
+    }
+}
+
 impl Writing {
     /// Takes a checked body to its end and returns the whole object.
     ///
     /// # Errors
     /// When the body breaks off or is too long, or the node has begun to go on elsewhere.
     pub(crate) async fn fill(self, mut body: Body) -> Result<Bytes, BodyError> {
-        while let Some(piece) = body.next().await.transpose()? {
-            self.append(&piece)?;
+        // A copy, since the end of a turn is seen once.
+        let mut over = self.turn.clone();
+        loop {
+            let piece = tokio::select! {
+                biased;
+                // What is written in vain gives its room back at once.
+                _ = over.changed() => return Err(BodyError::Interrupted),
+                piece = body.next() => piece,
+            };
+            match piece {
+                Some(piece) => self.append(&piece?)?,
+                None => return self.finish(),
+            }
         }
-        self.finish()
     }
 
     /// Takes the next bytes.
@@ -236,7 +294,7 @@ impl Writing {
         let mut table = self.partials.table();
         let whole = {
             let mut partial = self.mine()?;
-            partial.turn += 1;
+            partial.end_turn();
             std::mem::take(&mut partial.bytes)
         };
         if self.is_in(&table) {
@@ -249,10 +307,9 @@ impl Writing {
     /// What is written, as long as nobody else writes it.
     fn mine(&self) -> Result<MutexGuard<'_, Partial>, BodyError> {
         let partial = locked(&self.partial);
-        if partial.turn == self.turn {
-            Ok(partial)
-        } else {
-            Err(BodyError::Interrupted)
+        match self.turn.has_changed() {
+            Ok(false) => Ok(partial),
+            Ok(true) | Err(_) => Err(BodyError::Interrupted),
         }
     }
 
@@ -260,6 +317,18 @@ impl Writing {
         table
             .get(&self.key)
             .is_some_and(|partial| Arc::ptr_eq(partial, &self.partial))
+    }
+}
+
+impl Drop for Pushing {
+    fn drop(&mut self) {
+        let mut pushing = locked(&self.partials.pushing);
+        if let Entry::Occupied(mut of_node) = pushing.entry(self.node) {
+            *of_node.get_mut() -= 1;
+            if *of_node.get() == 0 {
+                of_node.remove();
+            }
+        }
     }
 }
 

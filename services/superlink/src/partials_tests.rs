@@ -1,3 +1,5 @@
+use futures_util::StreamExt as _;
+
 use super::*;
 
 const SMALL: Bounds = Bounds {
@@ -54,6 +56,22 @@ async fn a_push_goes_on_where_it_broke_off_and_leaves_nothing() {
     assert_eq!(whole.unwrap(), "0123456789ab");
     assert_eq!(received(&partials, a), 0);
     assert!(partials.runs().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_waits_ends_once_its_node_asks() {
+    let partials = Arc::new(Partials::with(SMALL, MemoryBudget::unbounded()));
+    let a = key(7, 1, "a");
+    let first = futures_util::stream::iter([Ok(Bytes::from_static(b"0123456789"))]);
+    let hanging = Body::from_stream(Some(12), first.chain(futures_util::stream::pending()));
+    let hanging = tokio::spawn(partials.begin(a, 12).fill(hanging));
+    tokio::task::yield_now().await;
+    assert_eq!(received(&partials, a), 10);
+    let next = partials.resume(a, 10).unwrap();
+    assert_eq!(hanging.await.unwrap(), Err(BodyError::Interrupted));
+    // The former one leaves nothing behind that would keep the latter from its end.
+    partials.sweep();
+    assert_eq!(next.fill(body(b"ab")).await.unwrap(), "0123456789ab");
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,13 +16,13 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::fetch::is_unknown_call;
-use crate::node::Core;
+use crate::node::{Core, HELD};
 use crate::patience::{Backoff, long};
 
 /// Instructions that are whole by then are handed out instead.
 const DELAY: Duration = Duration::from_millis(250);
 
-/// How many instructions are fetched ahead at once: one whose upload has stalled does not hold up the others.
+/// How many instructions are fetched ahead at once: a few whose uploads have stalled do not hold up the others.
 const AT_ONCE: usize = 4;
 
 /// How many objects of one are asked for at once. Most of these calls wait for the SuperLink to get the object.
@@ -39,7 +39,8 @@ impl Core {
     pub(crate) async fn fetch_ahead(self: &Arc<Self>, node: NodeId) {
         let mut under_way = JoinSet::new();
         let mut known: VecDeque<MessageId> = VecDeque::new();
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(20));
+        let unfailing = || Backoff::new(Duration::from_secs(1), Duration::from_secs(20));
+        let mut backoff = unfailing();
         loop {
             let asked = Instant::now();
             let call = GetAnnounced {
@@ -52,6 +53,7 @@ impl Core {
                 Some(_) = under_way.join_next() => {}
                 told = self.fleet.announced(call, long()), if under_way.len() < AT_ONCE => match told {
                     Ok(Some(delivery)) => {
+                        backoff = unfailing();
                         if known.len() == KNOWN_MAX {
                             known.pop_front();
                         }
@@ -59,8 +61,8 @@ impl Core {
                         let core = Arc::clone(self);
                         under_way.spawn(async move { core.fetch_early(node, &delivery).await });
                     }
-                    Ok(None) if asked.elapsed() < self.config.hold / 2 => backoff.pause(&*self.entropy).await,
-                    Ok(None) => {}
+                    Ok(None) if asked.elapsed() < HELD => backoff.pause(&*self.entropy).await,
+                    Ok(None) => backoff = unfailing(),
                     Err(status) if is_unknown_call(&status) => sleep(ASK_AGAIN).await,
                     Err(_) => backoff.pause(&*self.entropy).await,
                 },

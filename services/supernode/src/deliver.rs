@@ -1,14 +1,16 @@
 //! Bringing a reply back: announced first, then the objects that the SuperLink has not got, in
 //! parallel, until it has all of them. One that breaks off goes on at the byte where it stopped.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use flwr_api::fleet::{
     GetReceived, Parcel, PushMessages, PushObject, PushParcel, Pushed, ResumePush,
 };
-use flwr_api::{Delivery, NodeId, ObjectId, RunId};
+use flwr_api::{Delivery, NodeId, ObjectId, Reason, RunId};
 use flwr_transport::{Code, Status};
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tracing::{debug, info, warn};
 
 use crate::fetch::{describe, is_unknown_call};
@@ -42,8 +44,10 @@ pub(crate) enum Before {
 /// What became of an object.
 enum Sent {
     Yes,
-    /// It has to be offered again.
+    /// The SuperLink did not take it, and it has to be offered again.
     NotYet,
+    /// The SuperLink has no memory for it now. Its turn comes, and when the run is over, the SuperLink says so.
+    Later,
     RunOver,
     Lost,
 }
@@ -77,6 +81,7 @@ impl Core {
                 // A link that breaks again and again is borne as long as something gets through.
                 Ok((Sent::NotYet, left)) if left < least => (tries, least) = (0, left),
                 Ok((Sent::NotYet, _)) => {}
+                Ok((Sent::Later, _)) => tries = 0,
                 Err(status) if status.code == Code::PermissionDenied => break,
                 Err(status) => warn!(
                     run_id = metadata.run.0,
@@ -121,18 +126,31 @@ impl Core {
             len.saturating_sub(*offset)
         };
         let left = missing.iter().zip(&offsets).map(bytes).sum();
-        let mut sending = stream::iter(missing.into_iter().zip(offsets))
-            .map(|(id, offset)| self.send(node, run, id, offset))
-            .buffer_unordered(self.config.transfers_max.max(1));
+        let mut waiting: VecDeque<_> = missing.into_iter().zip(offsets).collect();
+        let (mut sending, mut at_once) =
+            (FuturesUnordered::new(), self.config.transfers_max.max(1));
         let mut outcome = Sent::Yes;
-        while let Some(sent) = sending.next().await {
+        loop {
+            while sending.len() < at_once
+                && let Some((id, offset)) = waiting.pop_front()
+            {
+                sending.push(async move { (id, offset, self.send(node, run, id, offset).await) });
+            }
+            let Some((id, offset, sent)) = sending.next().await else {
+                return Ok((outcome, left));
+            };
             match sent {
                 Sent::Yes => {}
-                Sent::NotYet => outcome = Sent::NotYet,
-                ended @ (Sent::RunOver | Sent::Lost) => return Ok((ended, left)),
+                // As many as there is memory for go on, and it comes after them.
+                Sent::Later if !sending.is_empty() => {
+                    at_once = sending.len();
+                    waiting.push_back((id, offset));
+                }
+                Sent::Later if matches!(outcome, Sent::NotYet) => {}
+                Sent::NotYet | Sent::Later => outcome = sent,
+                Sent::RunOver | Sent::Lost => return Ok((sent, left)),
             }
         }
-        Ok((outcome, left))
     }
 
     /// Announces a reply: the first time with its small objects, where there are parcels.
@@ -219,6 +237,10 @@ impl Core {
             }
             Ok(false) => Sent::NotYet,
             Err(status) if status.code == Code::PermissionDenied => Sent::RunOver,
+            Err(status) if Reason::of(&status) == Some(Reason::NoRoom) => {
+                debug!(object_id = %object, "the SuperLink has no memory for an object now");
+                Sent::Later
+            }
             Err(status) => {
                 warn!(object_id = %object, "an object of a reply could not be sent: {status}");
                 Sent::NotYet

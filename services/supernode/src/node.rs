@@ -404,7 +404,7 @@ impl Core {
 }
 
 /// An empty answer that took this long was held.
-const HELD: Duration = Duration::from_secs(1);
+pub(crate) const HELD: Duration = Duration::from_secs(1);
 
 /// Whether a refusal means that the SuperLink has forgotten the node: it was restarted, mostly.
 pub(crate) fn is_forgotten(status: &Status) -> bool {

@@ -94,14 +94,18 @@ impl Runs {
         self.left_behind().extend(contexts);
     }
 
+    /// What is known of the run from now on: what was known before, if somebody else was faster.
     pub(crate) fn add(&self, run: Run) -> Arc<Run> {
-        let left_behind = self.left_behind().remove(&run.described.id);
-        if let Some(context) = left_behind {
-            run.keep(context);
-        }
-        let run = Arc::new(run);
-        self.with(|known| known.insert(run.described.id, Arc::clone(&run)));
-        run
+        self.with(|known| {
+            let id = run.described.id;
+            let known = known.entry(id).or_insert_with(|| {
+                if let Some(context) = self.left_behind().remove(&id) {
+                    run.keep(context);
+                }
+                Arc::new(run)
+            });
+            Arc::clone(known)
+        })
     }
 
     /// Forgets a run that is over, and the state of its ClientApps.

@@ -60,10 +60,24 @@ impl MemoryBudget {
                 _units: Some(taken),
             }),
             // It is never closed, so this is time that has passed.
-            Ok(Err(_)) | Err(_) => Err(Status::new(
-                Code::Unavailable,
-                "too many large messages at once: there was no memory for this one within a minute",
-            )),
+            Ok(Err(_)) | Err(_) => Err(none_left()),
+        }
+    }
+
+    /// Takes room for a body of `bytes` if there is some now and nobody waits for it.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if there is none.
+    pub fn try_take(&self, bytes: u64) -> Result<Room, Status> {
+        if bytes < SMALL_BYTES {
+            return Ok(Room::default());
+        }
+        let wanted = units(bytes).min(self.units_max);
+        match Arc::clone(&self.units).try_acquire_many_owned(wanted) {
+            Ok(taken) => Ok(Room {
+                _units: Some(taken),
+            }),
+            Err(_) => Err(none_left()),
         }
     }
 
@@ -78,6 +92,13 @@ impl MemoryBudget {
     pub fn free_bytes(&self) -> u64 {
         self.units.available_permits() as u64 * UNIT_BYTES
     }
+}
+
+fn none_left() -> Status {
+    Status::new(
+        Code::Unavailable,
+        "too many large messages at once: there was no memory for this one in time",
+    )
 }
 
 fn units(bytes: u64) -> u32 {
