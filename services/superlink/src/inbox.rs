@@ -28,6 +28,9 @@ pub(crate) struct Inbox<S> {
     turns: Arc<Turns>,
 }
 
+/// How long an upload may take before its node is told of it: most are done by then.
+const UPLOAD: Duration = Duration::from_millis(250);
+
 /// How long replies are gathered after one came while others are awaited, so that many replies in
 /// a row cost few looks at the store.
 const GATHER: Duration = Duration::from_millis(10);
@@ -78,7 +81,8 @@ impl<S: LinkState> Inbox<S> {
         }
     }
 
-    /// An instruction of the node that is still on its way here and none of `known`.
+    /// An instruction of the node that is still on its way here and none of `known`. Those that are whole within a moment
+    /// are handed out instead.
     pub(crate) async fn announced(
         &self,
         context: &Context,
@@ -88,11 +92,17 @@ impl<S: LinkState> Inbox<S> {
     ) -> Result<Option<Delivery>, Status> {
         let hold = Hold::new(context, wait, Awaited::Announced);
         let mut changed = self.watch(&hold, Topic::Node(node));
+        let mut seen = None;
         loop {
             let now = self.clock.now();
             let found = self.state.announced(node, known, now).await;
             if let Some(found) = found.map_err(unavailable)? {
-                return Ok(Some(found));
+                if seen.as_ref() == Some(&found.message.metadata.id) {
+                    return Ok(Some(found));
+                }
+                seen = Some(found.message.metadata.id);
+                hold.pause(UPLOAD).await;
+                continue;
             }
             let more = hold.wait(&mut changed, None).await;
             if !more || !self.state.has_node(node).await.map_err(unavailable)? {
@@ -266,7 +276,11 @@ impl Hold {
 
     /// Lets more come in before the next look.
     async fn gather(&self) {
-        tokio::time::sleep_until((Instant::now() + GATHER).min(self.end)).await;
+        self.pause(GATHER).await;
+    }
+
+    async fn pause(&self, pause: Duration) {
+        tokio::time::sleep_until((Instant::now() + pause).min(self.end)).await;
     }
 }
 

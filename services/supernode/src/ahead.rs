@@ -19,9 +19,6 @@ use crate::fetch::is_unknown_call;
 use crate::node::{Core, HELD};
 use crate::patience::{Backoff, long};
 
-/// Instructions that are whole by then are handed out instead.
-const DELAY: Duration = Duration::from_millis(250);
-
 /// How many instructions are fetched ahead at once: a few whose uploads have stalled do not hold up the others.
 const AT_ONCE: usize = 4;
 
@@ -73,7 +70,6 @@ impl Core {
     /// Fetches what there is of an instruction, and what comes.
     async fn fetch_early(&self, node: NodeId, delivery: &Delivery) {
         let metadata = &delivery.message.metadata;
-        sleep(DELAY).await;
         let Some(_turn) = self.turns.take(&metadata.id) else {
             return;
         };

@@ -62,11 +62,16 @@ async fn what_is_uploaded_comes_while_the_rest_is_on_its_way() {
 #[tokio::test(start_paused = true)]
 async fn what_is_whole_soon_is_left_to_be_handed_out() {
     let (world, node, run) = world().await;
-    let [leaf, _] = parts("a", "model");
-    world.instruct(run, node, "a", "model").await;
+    let [leaf, root] = parts("a", "model");
+    world.say(run, node, "a", "model").await;
+    let id = leaf.0;
+    world.upload(run, leaf).await;
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(pulls(&world, id), 0, "it is not told of yet");
+    world.upload(run, root).await;
     world.play(&world.launch(run).await, "answer", "").await;
     sleep(MOMENT).await;
-    assert_eq!(pulls(&world, leaf.0), 1);
+    assert_eq!(pulls(&world, id), 1);
 }
 
 #[tokio::test(start_paused = true)]
