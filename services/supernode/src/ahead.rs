@@ -12,15 +12,18 @@ use flwr_api::fleet::GetAnnounced;
 use flwr_api::{Delivery, MessageId, NodeId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use crate::fetch::is_unknown_call;
 use crate::node::{Core, HELD};
 use crate::patience::{Backoff, long};
 
-/// How many instructions are fetched ahead at once: a few whose uploads have stalled do not hold up the others.
+/// How many instructions are fetched ahead at once.
 const AT_ONCE: usize = 4;
+
+/// How long one is fetched ahead, so that uploads that have stalled do not hold up the others for ever.
+const TIME_MAX: Duration = Duration::from_secs(3600);
 
 /// How many objects of one are asked for at once. Most of these calls wait for the SuperLink to get the object.
 const OBJECTS_AT_ONCE: usize = 16;
@@ -56,7 +59,9 @@ impl Core {
                         }
                         known.push_back(delivery.message.metadata.id.clone());
                         let core = Arc::clone(self);
-                        under_way.spawn(async move { core.fetch_early(node, &delivery).await });
+                        under_way.spawn(async move {
+                            let _late = timeout(TIME_MAX, core.fetch_early(node, &delivery)).await;
+                        });
                     }
                     Ok(None) if asked.elapsed() < HELD => backoff.pause(&*self.entropy).await,
                     Ok(None) => backoff = unfailing(),

@@ -91,6 +91,25 @@ async fn an_upload_that_has_stalled_holds_nothing_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn uploads_that_have_stalled_leave_room_to_others_in_the_end() {
+    let (world, node, run) = world().await;
+    for name in ["a", "b", "c", "d"] {
+        world.say(run, node, name, name).await;
+        sleep(MOMENT).await;
+    }
+    let [leaf, _] = parts("e", "model");
+    let bytes = leaf.1.len() as u64;
+    world.say(run, node, "e", "model").await;
+    world.upload(run, leaf).await;
+    assert_eq!(came(&world).await, 0);
+    for _ in 0..=120 {
+        world.beat(run).await;
+        sleep(Duration::from_secs(30)).await;
+    }
+    assert_eq!(came(&world).await, bytes);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_that_ends_is_fetched_no_longer() {
     let (world, node, run) = world().await;
     world.say(run, node, "a", "model").await;
