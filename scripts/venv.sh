@@ -72,7 +72,8 @@ _venv_make() {
             mark="${package##*/} $(sha256sum <"$package")"
         fi
         if ! grep -qxF -e "$mark" "$made"; then
-            _venv_install "${arguments[@]}" || return 1
+            # With flwr named again, nothing replaces what it depends on.
+            _venv_install "flwr==$VENV_FLWR_VERSION" "${arguments[@]}" || return 1
             echo "$mark" >>"$made"
         fi
     done
