@@ -43,7 +43,8 @@ where
     }
     let prefix = seen.split_to(PREFIX_BYTES);
     let length = announced(&prefix, limits.message_bytes_max)?;
-    while limits.streams_objects && length >= STREAMED_BYTES_MIN {
+    let mut is_sought = limits.streams_objects && length >= STREAMED_BYTES_MIN;
+    while is_sought {
         match split(&seen, length as u64) {
             Split::At { head, object } => {
                 let rest = seen.split_off(object);
@@ -55,10 +56,11 @@ where
                     room: Room::default(),
                 });
             }
-            Split::More if seen.len() < SPLIT_BYTES_MAX => {}
-            Split::More | Split::Whole => break,
+            Split::More if seen.len() < SPLIT_BYTES_MAX => {
+                seen = more(seen, &mut body, limits.idle).await?;
+            }
+            Split::More | Split::Whole => is_sought = false,
         }
-        seen = more(seen, &mut body, limits.idle).await?;
     }
     let room = buffers.room(length).await?;
     let mut buffer = buffers.take(length.min(BELIEVED_BYTES_MAX));
