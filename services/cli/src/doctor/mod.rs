@@ -7,6 +7,7 @@ mod clock;
 mod files;
 mod finding;
 mod network;
+mod permissions;
 mod ports;
 mod udp;
 

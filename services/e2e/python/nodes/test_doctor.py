@@ -137,7 +137,7 @@ def broken(pki: Path, directory: Path, how: str) -> Path:
         ("no server", "files", "no certificate of a server", "flwr-quic certs server --dir"),
         ("junk", "files", "holds no certificate", "flwr-quic certs server --dir"),
         ("foreign key", "key", "does not fit the certificate", "flwr-quic certs server --dir"),
-        ("foreign ca", "chain", "is not signed by the CA", "flwr-quic certs client"),
+        ("foreign ca", "chain", "is not signed by the CA", "flwr-quic certs renew --all --dir"),
         ("open key", "permissions", "everybody on this machine can use the private key", "chmod 400"),
         ("no key", "files", "the private key is missing", "flwr-quic certs server --dir"),
     ],
