@@ -340,6 +340,38 @@ def test_status_is_watched(link: SuperLink, pki: Path) -> None:
     assert lines[0]["superlink"] == link.control and lines[0]["now"] < lines[1]["now"]
 
 
+def test_watching_ends_with_its_reader(link: SuperLink, pki: Path) -> None:
+    given = ["--control", link.control, "--root-certificates", str(pki / "ca.crt"), "--watch", "1"]
+    with subprocess.Popen([str(binary()), "status", *given], stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().startswith("SuperLink ")
+        watching.stdout.close()
+        assert watching.wait(20) == 0
+
+
+def test_what_cannot_be_printed_is_a_failure(link: SuperLink, pki: Path) -> None:
+    given = ["--control", link.control, "--root-certificates", str(pki / "ca.crt"), "--watch", "1"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [str(binary()), "status", *given], stdout=full, stderr=subprocess.PIPE, check=False, timeout=20
+        )
+    assert done.returncode == 1 and b"stdout cannot be written" in done.stderr, done
+
+
+def test_watching_goes_on_when_nobody_answers(tmp_path: Path) -> None:
+    """And says so in the form that was asked for, the metrics included."""
+    metrics, link = f"127.0.0.1:{free_port()}", SuperLink(tmp_path / "late")
+    argv = [str(binary()), "status", "--insecure", "--control", link.control, "--metrics", metrics]
+    with subprocess.Popen([*argv, "--watch", "1", "--format", "json"], stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        assert list(first) == ["error"] and "Connection refused" in first["error"], first
+        with link:
+            missing = json.loads(next(line for line in watching.stdout if "metrics" in line))
+            assert "--metrics-address" in missing["error"], missing
+        watching.terminate()
+
+
 @pytest.mark.parametrize("case", ["nobody", "wrong ca", "no metrics", "fleet"])
 def test_status_says_why_there_is_none(link: SuperLink, pki: Path, tmp_path: Path, case: str) -> None:
     certs(tmp_path / "other", "ca")
