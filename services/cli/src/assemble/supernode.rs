@@ -3,11 +3,7 @@
 //! Start-up goes in Flower's order: certificates, keys, node configuration, then the ports of ClientAppIo and health, then
 //! the SuperExec, and last the SuperLink, which is waited for however long it takes.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use flwr_api::{UserConfig, appio::Serve};
 use flwr_certs::NodeKeyPair;
@@ -95,7 +91,10 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     check_client_certificate(shown, tls.is_some())?;
     let mut renewals = Renewals::default();
     let tls = match tls {
-        Some(_) => Some(PeerFiles::given(roots, shown, Some(&keys)).load(&mut renewals)?),
+        Some(_) => {
+            let files = PeerFiles::given(roots, shown, Some(&keys));
+            Some(files.load("superlink_ca", &mut renewals)?)
+        }
         None => None,
     };
     if scheme.is_some() && !matches!(options.keys(), KeyFlags::Neither) {
@@ -125,7 +124,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     if let Some(health) = &health {
         info!("Starting gRPC health server on {}", health.address);
     }
-    let machine = machine(options)?;
+    let machine = Machine::new("supernode").folder("data", data_folder(options)?);
     let metrics = Exporter::bind(options.metrics.address(), machine, &mut binder).await?;
     let (objects, journal, fabs) = open_stores(options).await?;
     Ok(Parts {
@@ -142,20 +141,6 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         journal,
         fabs,
     })
-}
-
-/// What metrics tell of files and folders.
-fn machine(options: &SuperNodeOptions) -> Result<Machine, Exit> {
-    let roots = options.root_certificates.as_ref().map(PathBuf::from);
-    let [certificate, _] = options.client_certificate();
-    let [appio_ca, appio_certificate, _] = options.appio.certificate_paths();
-    Ok(Machine::new("supernode")
-        .folder("data", data_folder(options)?)
-        .authorities("superlink_ca", roots.filter(|_| !options.insecure))
-        .certificate("client", certificate.map(Path::to_path_buf))
-        .certificate("appio", appio_certificate)
-        .authorities("appio_ca", appio_ca)
-        .authorities("appio_client_ca", options.appio.client_ca()))
 }
 
 /// Flags that exclude each other are refused, never silently left out.
