@@ -1,6 +1,9 @@
 //! A certificate authority of one federation: made once, loaded for every certificate it signs.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use aws_lc_rs::rand;
 use rcgen::{
@@ -107,6 +110,11 @@ impl Ca {
             }
         })?;
         if parsed.public_key().subject_public_key.data != key.public_key_raw() {
+            let next = next_key(key_path);
+            if next.exists() {
+                let key = key_path.into();
+                return Err(CertError::CutOff { next, key });
+            }
             return Err(CertError::CaKeyMismatch {
                 certificate: certificate_path.into(),
                 key: key_path.into(),
@@ -152,55 +160,73 @@ pub enum CertError {
     #[error("the key {} does not fit the CA certificate {}: use the pair that was made together", key.display(), certificate.display())]
     CaKeyMismatch {
         /// The CA's certificate.
-        certificate: std::path::PathBuf,
+        certificate: PathBuf,
         /// The key beside it.
-        key: std::path::PathBuf,
+        key: PathBuf,
     },
     /// The CA cannot sign any more.
     #[error(
-        "the CA expired on {since}: make a new one with --force, and give its ca.crt to every client"
+        "the CA expired on {since}: make the next one with `certs ca --rollover`, and give ca.crt to every client"
     )]
     CaExpired {
         /// ISO 8601.
         since: String,
     },
+    /// The certificate is the next CA's already, the key is not.
+    #[error("a change to the next CA was cut off: `mv {} {}` completes it", next.display(), key.display())]
+    CutOff {
+        /// The key of the next CA.
+        next: PathBuf,
+        /// The key in use.
+        key: PathBuf,
+    },
     /// A file of more than one certificate where there is one CA.
     #[error("{} holds one CA, the one in use: there is none to retire", path.display())]
     NoFormerCa {
         /// The certificate of the CA.
-        path: std::path::PathBuf,
+        path: PathBuf,
+    },
+    /// Certificates that nobody would trust any more.
+    #[error(
+        "a CA that would be taken out of ca.crt has signed {}: renew these with `certs renew` and hand them out first, or \
+             give --force",
+        listed(paths)
+    )]
+    StillInUse {
+        /// The certificates.
+        paths: Vec<PathBuf>,
     },
     /// A subject of more than one attribute of a kind, as other programs make them.
     #[error("the subject of {} cannot be written again as it is: make a new certificate instead", path.display())]
     Subject {
         /// The certificate.
-        path: std::path::PathBuf,
+        path: PathBuf,
     },
     /// A directory without certificates.
     #[error("{} holds no certificate of a server or a client: make one first with `certs server` or `certs client`", dir.display())]
     NothingToRenew {
         /// The directory.
-        dir: std::path::PathBuf,
+        dir: PathBuf,
     },
     /// Files of different pairs.
     #[error("the key {} does not fit the certificate {}: give --new-keys to have a new pair made", key.display(), certificate.display())]
     KeyMismatch {
         /// The certificate.
-        certificate: std::path::PathBuf,
+        certificate: PathBuf,
         /// The key.
-        key: std::path::PathBuf,
+        key: PathBuf,
     },
     /// A directory without a CA.
     #[error("{} holds no CA with its key: make one there first with `certs ca`", dir.display())]
     NoCa {
         /// The directory.
-        dir: std::path::PathBuf,
+        dir: PathBuf,
     },
     /// A certificate that may not sign.
     #[error("{} is not a CA certificate: name the directory of the CA", path.display())]
     NotCa {
         /// The certificate.
-        path: std::path::PathBuf,
+        path: PathBuf,
     },
     /// A file is unusable.
     #[error(transparent)]
@@ -223,6 +249,19 @@ pub enum CertError {
     /// Files were not written.
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+/// Where the key of the next CA is while a rollover is not complete.
+pub(crate) fn next_key(key: &Path) -> PathBuf {
+    key.with_extension("key.next")
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    names.join(", ")
 }
 
 /// What all certificates have in common: name, random serial, validity that ends no later than `not_after_max`.

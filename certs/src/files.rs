@@ -1,4 +1,5 @@
-//! New files on disk: all of them or, if a target is in the way, none; whole or absent; secrets never readable by others.
+//! New files on disk: all of them or, if a target is in the way or may not be written, none; whole or absent; secrets never
+//! readable by others.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -47,12 +48,20 @@ pub(crate) fn write_all(files: &[NewFile], overwrite: bool) -> Result<Vec<PathBu
 pub(crate) type NewContents = (PathBuf, Vec<u8>);
 
 /// Gives files that exist other contents; who may read them stays. In place, they also stay the same files, as those
-/// need to be that are mounted one by one into containers; a reader may then see half of a change.
+/// need to be that are mounted one by one into containers; a reader may then see half of a change. Nothing is written
+/// unless all of them may be; a disk that fails after that can leave some as they were.
 pub(crate) fn replace_all(files: &[NewContents], in_place: bool) -> Result<(), WriteError> {
     if in_place {
-        return files
+        let opened = files
             .iter()
-            .try_for_each(|(path, contents)| overwrite(path, contents));
+            .map(|(path, _)| open(path).map_err(|source| WriteError::io(path, source)));
+        let opened: Vec<File> = opened.collect::<Result<_, _>>()?;
+        return opened
+            .into_iter()
+            .zip(files)
+            .try_for_each(|(file, (path, contents))| {
+                overwrite(file, contents).map_err(|source| WriteError::io(path, source))
+            });
     }
     let mut staged = Vec::with_capacity(files.len());
     for (path, contents) in files {
@@ -65,8 +74,20 @@ pub(crate) fn replace_all(files: &[NewContents], in_place: bool) -> Result<(), W
             mode: Mode::Secret(there.permissions().mode() & 0o777),
         };
         let one = Staged::write(&file)?;
-        // Only the superuser can, and only where he has to: others own what they may replace.
-        let _as_it_is = chown(&one.0, Some(there.uid()), Some(there.gid()));
+        let made = one
+            .0
+            .metadata()
+            .map_err(|source| WriteError::io(path, source))?;
+        let owner = [there.uid(), there.gid()];
+        if [made.uid(), made.gid()] != owner {
+            let [uid, gid] = owner;
+            chown(&one.0, Some(uid), Some(gid)).map_err(|source| WriteError::Owner {
+                path: path.clone(),
+                uid,
+                gid,
+                source,
+            })?;
+        }
         staged.push((one, path));
     }
     for (temp, target) in &staged {
@@ -79,17 +100,28 @@ pub(crate) fn replace_all(files: &[NewContents], in_place: bool) -> Result<(), W
     Ok(())
 }
 
+/// Opens a file for writing, also one that its owner has made read-only.
+fn open(path: &Path) -> io::Result<File> {
+    let open = || OpenOptions::new().write(true).open(path);
+    let refused = match open() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error,
+        outcome => return outcome,
+    };
+    let mode = path.metadata()?.permissions();
+    let writable = Permissions::from_mode(mode.mode() | 0o200);
+    if fs::set_permissions(path, writable).is_err() {
+        return Err(refused);
+    }
+    let opened = open();
+    fs::set_permissions(path, mode)?;
+    opened
+}
+
 /// Never empty in between: what is longer goes last.
-fn overwrite(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
-    let written = OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| {
-            file.write_all(contents)?;
-            file.set_len(contents.len() as u64)?;
-            file.sync_all()
-        });
-    written.map_err(|source| WriteError::io(path, source))
+fn overwrite(mut file: File, contents: &[u8]) -> io::Result<()> {
+    file.write_all(contents)?;
+    file.set_len(contents.len() as u64)?;
+    file.sync_all()
 }
 
 /// Why files were not written.
@@ -106,6 +138,21 @@ pub enum WriteError {
     Io {
         /// The target or its directory.
         path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The new file would be another user's or group's, and who reads the present one could not read it.
+    #[error(
+        "cannot give a new {} to user {uid} and group {gid}, whose the present one is: run this as root, as with sudo",
+        path.display()
+    )]
+    Owner {
+        /// The target.
+        path: PathBuf,
+        /// The owner of the target.
+        uid: u32,
+        /// The group of the target.
+        gid: u32,
         /// What the system said.
         source: io::Error,
     },

@@ -114,32 +114,22 @@ impl Ca {
         options: &LeafOptions,
         now_unix: f64,
     ) -> Result<String, CertError> {
-        let (own_names, purposes) = match role {
-            Role::Server => (
-                ["superlink".to_owned(), "flower-superlink".to_owned()],
-                vec![ExtendedKeyUsagePurpose::ServerAuth],
-            ),
-            Role::Client(number) => (
-                [
-                    format!("supernode-{number}"),
-                    format!("flower-supernode-{number}"),
-                ],
-                vec![
-                    ExtendedKeyUsagePurpose::ClientAuth,
-                    ExtendedKeyUsagePurpose::ServerAuth,
-                ],
-            ),
+        let purposes = match role {
+            Role::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Role::Client(_) => vec![
+                ExtendedKeyUsagePurpose::ClientAuth,
+                ExtendedKeyUsagePurpose::ServerAuth,
+            ],
         };
+        let usual = usual_names(role);
         self.check_unexpired(now_unix)?;
         let mut params: CertificateParams =
-            ca::params(&own_names[0], options.days, now_unix, self.not_after)?;
+            ca::params(&usual[0], options.days, now_unix, self.not_after)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = purposes;
-        let usual = LOOPBACK.iter().map(|name| (*name).to_owned());
-        let names = own_names.iter().cloned().chain(usual);
-        for name in names.chain(options.names.iter().cloned()) {
-            let name = alt_name(&name)?;
+        for name in usual.iter().chain(&options.names) {
+            let name = alt_name(name)?;
             if !params.subject_alt_names.contains(&name) {
                 params.subject_alt_names.push(name);
             }
@@ -179,6 +169,18 @@ impl Ca {
     }
 }
 
+/// The names that a certificate of this role has without being told; its own comes first.
+#[must_use]
+pub fn usual_names(role: Role) -> Vec<String> {
+    let own = match role {
+        Role::Server => "superlink".to_owned(),
+        Role::Client(number) => format!("supernode-{number}"),
+    };
+    let with_flower = format!("flower-{own}");
+    let loopback = LOOPBACK.map(str::to_owned);
+    [own, with_flower].into_iter().chain(loopback).collect()
+}
+
 fn alt_name(name: &str) -> Result<SanType, CertError> {
     let bare = name.trim();
     let unbracketed = bare
@@ -197,4 +199,4 @@ fn alt_name(name: &str) -> Result<SanType, CertError> {
 
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// The longest that all common clients accept of a server.
-const LEAF_DAYS: u32 = 825;
+pub(crate) const LEAF_DAYS: u32 = 825;

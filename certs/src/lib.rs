@@ -62,7 +62,7 @@ pub use layout::{
     Layout, Role, WriteOptions, client_certificates, create_ca, create_client_for, create_clients,
     create_server, load_ca, server_certificates,
 };
-pub use leaf::{Leaf, LeafOptions};
+pub use leaf::{Leaf, LeafOptions, usual_names};
 pub use node_key::{NodeKeyError, NodePublicKey};
 pub use node_proof::proved_key;
 pub use node_tls::{asking_for_node_keys, node_key_in};

@@ -22,7 +22,8 @@ use crate::{
     chain::{self, Signed},
     files::{self, NewContents},
     inspect,
-    layout::{client_certificates, load_ca, server_certificates},
+    layout::{ca_files, client_certificates, server_certificates},
+    leaf::LEAF_DAYS,
     pem_file,
     timestamp::format_iso,
 };
@@ -30,9 +31,9 @@ use crate::{
 /// What is renewed, and how.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RenewOptions {
-    /// Also what is not due.
+    /// Also what is not due, and what none of the CAs in `ca.crt` has signed.
     pub all: bool,
-    /// What expires within so many days is due; so is what another CA has signed.
+    /// What expires within so many days is due; so is what a former CA has signed.
     pub within_days: i64,
     /// Whether keys are made anew too. That of a node which has made it itself stays.
     pub new_keys: bool,
@@ -58,6 +59,8 @@ pub struct Renewal {
     pub certificates: Vec<PathBuf>,
     /// Whole days until the one that was there expires; negative once it has.
     pub days_left: i64,
+    /// Whether none of the CAs in `ca.crt` has signed the one that was there.
+    pub is_foreign: bool,
     /// What took its place; nothing if it was not due.
     pub renewed: Option<Renewed>,
 }
@@ -67,30 +70,39 @@ pub struct Renewal {
 pub struct Renewed {
     /// Valid until, ISO 8601.
     pub until: String,
+    /// Whether it ends with the CA, and would last longer otherwise.
+    pub ends_with_ca: bool,
     /// The files of its new key; none if it is for the same one.
     pub keys: Vec<PathBuf>,
 }
 
-/// Renews the certificates of servers and clients below `dir` with the CA there. Everything is made before anything is
-/// written.
+/// Renews the certificates of servers and clients below `dir` with the CA there. Everything is made, and may be written,
+/// before anything is.
 ///
 /// # Errors
 /// When there is no usable CA or nothing to renew, a file is unusable, or disk errors.
 pub fn renew(dir: &Path, options: &RenewOptions, now_unix: f64) -> Result<Vec<Renewal>, CertError> {
-    let ca = load_ca(dir)?;
+    let (ca_certificate, ca_key) = ca_files(dir)?;
+    let ca = Ca::load(&ca_certificate, &ca_key)?;
+    let anchors = pem_file::read_certificates(&ca_certificate)?;
     let mut renewals = Vec::new();
     let mut writes = Vec::new();
     for old in in_use(dir)? {
         let certificate = pem_file::parse(&old.paths[0], &old.chain[0])?;
         let days_left = inspect::days_left(&certificate, now_unix);
-        let is_due = options.all || days_left < options.within_days || !ca.has_signed(&certificate);
-        let renewed = match is_due {
-            true => Some(old.renewed(&ca, &certificate, options.new_keys, now_unix)?),
+        let is_foreign = chain::leads_to(&old.chain, &anchors) == Signed::No;
+        let is_old = days_left < options.within_days || !ca.has_signed(&certificate);
+        let renewed = match options.all || is_old && !is_foreign {
+            true => {
+                let days = lifetime_days(&certificate, &anchors);
+                Some(old.renewed(&ca, &certificate, days, options.new_keys, now_unix)?)
+            }
             false => None,
         };
         renewals.push(Renewal {
             certificates: old.paths.clone(),
             days_left,
+            is_foreign,
             renewed: renewed.map(|(renewed, files)| {
                 writes.extend(files);
                 renewed
@@ -105,13 +117,13 @@ pub fn renew(dir: &Path, options: &RenewOptions, now_unix: f64) -> Result<Vec<Re
 }
 
 /// A certificate and all files that hold it.
-struct InUse {
-    chain: Vec<CertificateDer<'static>>,
-    paths: Vec<PathBuf>,
+pub(crate) struct InUse {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 /// The certificates below `dir`. Both layouts hold the same one of the server.
-fn in_use(dir: &Path) -> Result<Vec<InUse>, CertError> {
+pub(crate) fn in_use(dir: &Path) -> Result<Vec<InUse>, CertError> {
     let mut found: Vec<InUse> = Vec::new();
     let mut paths = server_certificates(dir);
     paths.extend(client_certificates(dir));
@@ -134,6 +146,7 @@ impl InUse {
         &self,
         ca: &Ca,
         certificate: &X509Certificate<'_>,
+        days: u32,
         new_keys: bool,
         now_unix: f64,
     ) -> Result<(Renewed, Vec<NewContents>), CertError> {
@@ -148,12 +161,12 @@ impl InUse {
             let key = KeyPair::generate_for(curve(certificate).algorithm())?;
             let pem = key.serialize_pem().into_bytes();
             writes.extend(keys.iter().map(|path| (path.clone(), pem.clone())));
-            ca.sign_again(&self.paths[0], certificate, &key, now_unix)?
+            ca.sign_again(&self.paths[0], certificate, &key, days, now_unix)?
         } else {
             self.check_keys(&keys)?;
             keys.clear();
             let key = SubjectPublicKeyInfo::from_der(certificate.public_key().raw)?;
-            ca.sign_again(&self.paths[0], certificate, &key, now_unix)?
+            ca.sign_again(&self.paths[0], certificate, &key, days, now_unix)?
         };
         for path in &self.paths {
             let mut pem = signed.pem.clone();
@@ -162,8 +175,12 @@ impl InUse {
             }
             writes.push((path.clone(), pem.into_bytes()));
         }
-        let until = signed.until;
-        Ok((Renewed { until, keys }, writes))
+        let renewed = Renewed {
+            until: signed.until,
+            ends_with_ca: signed.ends_with_ca,
+            keys,
+        };
+        Ok((renewed, writes))
     }
 
     /// A certificate for a key that nobody has would lock its owner out.
@@ -184,34 +201,49 @@ impl InUse {
 struct SignedAgain {
     pem: String,
     until: String,
+    ends_with_ca: bool,
+}
+
+/// How long a certificate is to last: as long as the one that was there, unless that had to end with its CA.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates, and what is beyond the calendar is refused"
+)]
+fn lifetime_days(old: &X509Certificate<'_>, anchors: &[CertificateDer<'_>]) -> u32 {
+    let (from, until) = inspect::validity(old);
+    let ended_with_ca = anchors.iter().any(|anchor| {
+        pem_file::parse(Path::new(""), anchor).is_ok_and(|ca| {
+            inspect::validity(&ca).1 <= until && chain::signed_by(old, &ca) != Signed::No
+        })
+    });
+    match ended_with_ca {
+        true => LEAF_DAYS,
+        false => ((until - from) / DAY).round() as u32,
+    }
 }
 
 impl Ca {
-    fn has_signed(&self, certificate: &X509Certificate<'_>) -> bool {
+    pub(crate) fn has_signed(&self, certificate: &X509Certificate<'_>) -> bool {
         pem_file::parse(Path::new(""), self.certificate_der())
             .is_ok_and(|ca| chain::signed_by(certificate, &ca) != Signed::No)
     }
 
-    /// The same certificate for `key`, valid from now on for as long as `old` was, but no longer than the CA.
+    /// The same certificate for `key`, valid from now on for so many days, but no longer than the CA.
     fn sign_again(
         &self,
         path: &Path,
         old: &X509Certificate<'_>,
         key: &impl PublicKeyData,
+        days: u32,
         now_unix: f64,
     ) -> Result<SignedAgain, CertError> {
         self.check_unexpired(now_unix)?;
-        let (from, until) = inspect::validity(old);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "`as` saturates, and what is beyond the calendar is refused"
-        )]
-        let days = ((until - from) / 86_400.0).round() as u32;
         let mut params = ca::params("", days, now_unix, self.not_after)?;
         params.distinguished_name = subject(path, old)?;
         params.custom_extensions = extensions(old);
         let until = params.not_after.unix_timestamp();
+        let ends_with_ca = until == self.not_after;
         let certificate = params.signed_by(key, &self.issuer)?;
         let der = certificate.der();
         if !self.has_signed(&pem_file::parse(path, der)?) {
@@ -225,6 +257,7 @@ impl Ca {
         Ok(SignedAgain {
             pem: certificate.pem(),
             until,
+            ends_with_ca,
         })
     }
 }
@@ -273,3 +306,5 @@ fn curve(certificate: &X509Certificate<'_>) -> CertCurve {
         _other => CertCurve::P256,
     }
 }
+
+const DAY: f64 = 86_400.0;

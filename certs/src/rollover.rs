@@ -1,15 +1,20 @@
 //! From one CA to the next without an hour in which peers distrust each other: for a while `ca.crt` holds both.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rustls::pki_types::CertificateDer;
 
 use crate::{
-    ca::{Ca, CaOptions, CertError},
-    files::{self, NewContents},
+    ca::{Ca, CaOptions, CertError, next_key},
+    chain::{self, Signed},
+    files::{self, Mode, NewContents, NewFile},
     inspect,
     layout::ca_files,
     pem_file,
+    renew::in_use,
 };
 
 /// Makes a CA that signs from now on below `dir`, where one is, and keeps the certificates of those before that are still
@@ -34,23 +39,49 @@ pub fn roll_over(
             bundle.push_str(&pem(&der));
         }
     }
+    // A certificate without its key signs nothing. So the key is on the disk before the certificate takes its place.
+    let next = NewFile {
+        path: next_key(&key),
+        contents: ca.key_pem().into_bytes(),
+        mode: Mode::Secret(0o600),
+    };
+    files::write_all(std::slice::from_ref(&next), true)?;
     let mut writes = bundles(dir, &certificate, &bundle);
-    writes.push((key, ca.key_pem().into_bytes()));
-    files::replace_all(&writes, in_place)?;
+    writes.push((key.clone(), next.contents));
+    let written = files::replace_all(&writes, in_place);
+    if Ca::load(&certificate, &key).is_ok() {
+        fs::remove_file(&next.path).map_err(|source| files::WriteError::io(&next.path, source))?;
+    }
+    written?;
     Ok(writes.into_iter().map(|(path, _)| path).collect())
 }
 
-/// Takes all CAs but the one that signs out of `ca.crt` below `dir`. Gives the files written.
+/// Takes all CAs but the one that signs out of `ca.crt` below `dir`. Unless it is `forced`, nothing below `dir` may be signed
+/// by them. Gives the files written.
 ///
 /// # Errors
-/// When there is no other CA, or disk errors.
-pub fn retire_former(dir: &Path, in_place: bool) -> Result<Vec<PathBuf>, CertError> {
+/// When there is no other CA, it is needed still, or disk errors.
+pub fn retire_former(dir: &Path, forced: bool, in_place: bool) -> Result<Vec<PathBuf>, CertError> {
     let (certificate, key) = ca_files(dir)?;
-    if pem_file::read_certificates(&certificate)?.len() == 1 {
+    let anchors = pem_file::read_certificates(&certificate)?;
+    let former = &anchors[1..];
+    if former.is_empty() {
         return Err(CertError::NoFormerCa { path: certificate });
     }
     // The first, which the key has to fit.
     let ca = Ca::load(&certificate, &key)?;
+    if !forced {
+        let signed = |chain: &[CertificateDer<'_>]| {
+            let leaf = pem_file::parse(&certificate, &chain[0]);
+            let is_ours = leaf.is_ok_and(|leaf| ca.has_signed(&leaf));
+            !is_ours && chain::leads_to(chain, former) != Signed::No
+        };
+        let needed = in_use(dir)?.into_iter().filter(|one| signed(&one.chain));
+        let paths: Vec<_> = needed.flat_map(|one| one.paths).collect();
+        if !paths.is_empty() {
+            return Err(CertError::StillInUse { paths });
+        }
+    }
     let writes = bundles(dir, &certificate, ca.certificate_pem());
     files::replace_all(&writes, in_place)?;
     Ok(writes.into_iter().map(|(path, _)| path).collect())

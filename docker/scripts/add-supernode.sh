@@ -63,7 +63,7 @@ fi
 require_engine
 certificates_verify no
 join_secrets_exist
-certificates_permit
+certificates_permit no
 say "3. Start"
 "${COMPOSE[@]}" up -d --no-recreate "supernode-$number" "superexec-clientapp-$number"
 echo "SuperNode $number is started. Its partition-id is $((number - 1)); for num-partitions=$number on all nodes, set" \

@@ -105,8 +105,8 @@ join_secrets_exist() {
     done
 }
 
-# Keys and secrets become files of the containers' user, that the group of who runs this can read; where nobody may give
-# files away, everybody can.
+# certificates_permit STRICT: keys and secrets become files of the containers' user, that the group of who runs this can
+# read; where nobody may give files away, everybody can, unless that is refused.
 certificates_permit() {
     local files=() file as=()
     for file in $(pairs | sed 's/$/.key/') $(join_secrets); do
@@ -126,6 +126,9 @@ certificates_permit() {
             esac
         done
         echo "   given to user $APP_UID: ${files[*]#"$CERTIFICATES/"}"
+    elif [[ $1 == yes ]]; then
+        fail "user $APP_UID, whose the containers are, cannot be given its private keys without a password, and nobody else" \
+            "is to read them: run this once with sudo, or see docker-compose.secrets.yml"
     else
         chmod 644 "${files[@]}"
         warn "everybody on this machine can read the private keys now, which does for development. Otherwise run" \

@@ -17,7 +17,7 @@ usage: ./scripts/start-secure.sh [--check] [--no-build] [--strict]
 
   --check      look at the certificates and let the containers read them, and start nothing
   --no-build   use the images that there are
-  --strict     refuse private keys that others than their owner and group can read
+  --strict     refuse private keys that others than their owner and group can read, and let nobody else read them
 
 environment:
   TRANSPORT=quic         SuperNodes reach the SuperLink over QUIC instead of gRPC
@@ -48,7 +48,7 @@ main() {
     certificates_verify "$strict"
     say "3. The containers may read them"
     join_secrets_exist
-    certificates_permit
+    certificates_permit "$strict"
     if [[ $check == yes ]]; then
         echo "The certificates are right."
         exit

@@ -27,12 +27,36 @@ flwr_quic() {
     fi
 }
 
+# put NEW FILE: writes over FILE, which keeps owner and mode.
+put() {
+    local mode
+    if [[ -w $2 || ! -e $2 ]]; then
+        cat "$1" >"$2"
+    elif [[ -O $2 ]]; then
+        mode=$(stat -c %a "$2")
+        chmod u+w "$2"
+        cat "$1" >"$2"
+        chmod "$mode" "$2"
+    else
+        sudo -n cp "$1" "$2"
+    fi
+}
+
+# Whether `put` can write over a file. Keys that containers use are their user's.
+can_put() {
+    [[ ! -e $1 || -w $1 || -O $1 ]] || sudo -n true 2>/dev/null
+}
+
 # make_pair KIND PAIR ARGUMENT...: has `flwr-quic certs KIND` make the certificate and key of PAIR, such as
 # server/server. Files that are there are written over and not replaced: they keep owner and mode, and containers that
 # have them mounted see the new ones.
 make_pair() {
     local kind=$1 pair=$2 new suffix
     shift 2
+    for suffix in key crt; do
+        can_put "$CERTIFICATES/$pair.$suffix" ||
+            fail "$CERTIFICATES/$pair.$suffix belongs to $(stat -c %U "$CERTIFICATES/$pair.$suffix"): run this with sudo"
+    done
     [[ $kind == ca || -e $CERTIFICATES/ca/ca.key ]] ||
         fail "there is no certificate authority in $CERTIFICATES/ca: ./scripts/setup/generate_ca.sh makes one"
     new=$(mktemp -d "$CERTIFICATES/.new.XXXXXX")
@@ -45,7 +69,7 @@ make_pair() {
     mkdir -p "$(dirname "$CERTIFICATES/$pair")"
     [[ -e $CERTIFICATES/$pair.key ]] || install -m 600 /dev/null "$CERTIFICATES/$pair.key"
     for suffix in key crt; do
-        cat "$new/$pair.$suffix" >"$CERTIFICATES/$pair.$suffix"
+        put "$new/$pair.$suffix" "$CERTIFICATES/$pair.$suffix"
     done
     echo "wrote $CERTIFICATES/$pair.crt and $CERTIFICATES/$pair.key (private)"
 }

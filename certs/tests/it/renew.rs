@@ -8,8 +8,8 @@ use std::{
 
 use flwr_certs::{
     CaOptions, CertInfo, Layout, LeafOptions, NodeKeyPair, RenewOptions, Renewal, WriteOptions,
-    create_ca, create_client_for, create_clients, create_server, renew, retire_former, roll_over,
-    show, verify,
+    create_ca, create_client_for, create_clients, create_server, load_ca, renew, retire_former,
+    roll_over, show, verify,
 };
 
 use crate::{NOW, openssl};
@@ -220,7 +220,7 @@ fn one_ca_follows_another() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     federation(dir, Layout::Both);
-    let none = retire_former(dir, false).unwrap_err();
+    let none = retire_former(dir, false, false).unwrap_err();
     assert!(none.to_string().contains("none to retire"), "{none}");
 
     let inode = || dir.join("ca.crt").metadata().unwrap().ino();
@@ -243,11 +243,123 @@ fn one_ca_follows_another() {
     assert_eq!(renewed(&renewals).len(), 4, "{renewals:?}");
     assert!(renewed(&renew(dir, &RenewOptions::default(), NOW).unwrap()).is_empty());
 
-    retire_former(dir, true).unwrap();
+    retire_former(dir, false, true).unwrap();
     assert_eq!(show(&dir.join("ca.crt"), NOW).unwrap().len(), 1);
     assert_eq!(inode(), before);
     assert_good(dir, "server.pem", "server.key", NOW);
     assert_good(dir, "clients/client1.crt", "clients/client1.key", NOW);
+}
+
+#[test]
+fn a_ca_that_is_needed_is_not_retired() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    federation(dir, Layout::Both);
+    roll_over(dir, &CaOptions::default(), false, NOW).unwrap();
+    let needed = retire_former(dir, false, false).unwrap_err().to_string();
+    for part in [
+        "server.pem",
+        "clients/client2.crt",
+        "certs renew",
+        "--force",
+    ] {
+        assert!(needed.contains(part), "{part}: {needed}");
+    }
+    renew(dir, &RenewOptions::default(), NOW).unwrap();
+    // Whom this CA and those before it have not signed, they need not outlast.
+    let elsewhere = tempfile::tempdir().unwrap();
+    federation(elsewhere.path(), Layout::Both);
+    let foreign = elsewhere.path().join("clients/client2.crt");
+    fs::copy(foreign, dir.join("clients/client2.crt")).unwrap();
+    retire_former(dir, false, false).unwrap();
+
+    roll_over(dir, &CaOptions::default(), false, NOW).unwrap();
+    retire_former(dir, false, false).unwrap_err();
+    retire_former(dir, true, false).unwrap();
+    assert_eq!(show(&dir.join("ca.crt"), NOW).unwrap().len(), 1);
+}
+
+#[test]
+fn what_had_to_end_with_its_ca_lasts_longer_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let write = WriteOptions::default();
+    let short = CaOptions {
+        days: 50,
+        ..CaOptions::default()
+    };
+    create_ca(dir, &short, &write, NOW).unwrap();
+    create_server(dir, &LeafOptions::default(), &write, NOW).unwrap();
+    let deliberate = LeafOptions {
+        days: 10,
+        ..LeafOptions::default()
+    };
+    create_clients(dir, 1..=1, &deliberate, &write, NOW).unwrap();
+
+    let later = NOW + 30.0 * DAY;
+    let ends_with_ca = |renewals: &[Renewal]| -> Vec<bool> {
+        let renewed = renewals.iter().filter_map(|one| one.renewed.as_ref());
+        renewed.map(|one| one.ends_with_ca).collect()
+    };
+    let options = RenewOptions::default();
+    let renewals = renew(dir, &options, later).unwrap();
+    assert_eq!(ends_with_ca(&renewals), [true, false]);
+    assert_eq!(of(dir, "server.pem", later).days_left, 19);
+    roll_over(dir, &CaOptions::default(), false, later).unwrap();
+    let renewals = renew(dir, &options, later).unwrap();
+    assert_eq!(ends_with_ca(&renewals), [false, false]);
+    assert_eq!(of(dir, "server.pem", later).days_left, 824);
+    assert_eq!(of(dir, "clients/client1.crt", later).days_left, 9);
+}
+
+#[test]
+fn what_another_ca_has_signed_is_left_alone() {
+    let [dir, elsewhere] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (dir, elsewhere) = (dir.path(), elsewhere.path());
+    federation(dir, Layout::Both);
+    federation(elsewhere, Layout::Both);
+    for name in ["server.pem", "server.key"] {
+        fs::copy(elsewhere.join(name), dir.join(name)).unwrap();
+    }
+    let before = fs::read(dir.join("server.pem")).unwrap();
+    let mut options = RenewOptions::default();
+    let renewals = renew(dir, &options, LATER).unwrap();
+    let foreign = renewals.iter().filter(|one| one.is_foreign);
+    let foreign: Vec<_> = foreign.flat_map(|one| &one.certificates).collect();
+    assert_eq!(foreign, [&dir.join("server.pem")]);
+    assert_eq!(renewed(&renewals).len(), 3, "{renewals:?}");
+    assert_eq!(fs::read(dir.join("server.pem")).unwrap(), before);
+    options.all = true;
+    assert_eq!(renewed(&renew(dir, &options, LATER).unwrap()).len(), 4);
+    assert_good(dir, "server.pem", "server.key", LATER);
+}
+
+#[test]
+fn a_change_of_cas_that_is_cut_off_can_be_completed_or_has_not_begun() {
+    for in_place in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        federation(dir, Layout::Both);
+        // Neither written into nor replaced by a file.
+        fs::remove_file(dir.join("ca.crt")).unwrap();
+        fs::create_dir_all(dir.join("ca.crt/in-the-way")).unwrap();
+        let [key, next] = ["ca/ca.key", "ca/ca.key.next"].map(|name| dir.join(name));
+        roll_over(dir, &CaOptions::default(), in_place, NOW).unwrap_err();
+        if in_place {
+            assert_eq!(show(&dir.join("ca/ca.crt"), NOW).unwrap().len(), 1);
+        } else {
+            let error = load_ca(dir).unwrap_err().to_string();
+            let completes = format!("mv {} {}", next.display(), key.display());
+            assert!(error.contains(&completes), "{error}");
+            assert_eq!(next.metadata().unwrap().mode() & 0o777, 0o600);
+            fs::rename(&next, &key).unwrap();
+        }
+        load_ca(dir).unwrap();
+        assert!(!next.exists());
+        fs::remove_dir_all(dir.join("ca.crt")).unwrap();
+        roll_over(dir, &CaOptions::default(), in_place, NOW).unwrap();
+        assert!(!next.exists());
+    }
 }
 
 #[test]

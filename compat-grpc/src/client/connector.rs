@@ -77,18 +77,10 @@ impl<A> GrpcConnector<A> {
         match tokio::time::timeout(settings.handshake, greeting).await {
             Ok(Ok(Ok(()))) => Ok(requests),
             Ok(Ok(Err(why))) => Err(self.endpoint.failed(false, why)),
-            Ok(Err(_)) => Err(self.endpoint.failed(true, self.closed_at_once())),
+            Ok(Err(_)) => Err(self.endpoint.closed_at_once()),
             Err(_) => Err(self
                 .endpoint
                 .failed(true, "it accepts connections but says nothing")),
-        }
-    }
-
-    fn closed_at_once(&self) -> &'static str {
-        if self.endpoint.tls.is_some() {
-            "it closed the connection at once"
-        } else {
-            "it closed the connection at once: if it expects TLS, connect without --insecure"
         }
     }
 }

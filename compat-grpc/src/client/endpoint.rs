@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::dial::{DialError, dial};
+use super::greeting::WITH_TLS;
 use super::reply::Bounds;
 
 /// Bounds on what a server can make this end hold and wait for.
@@ -124,6 +125,14 @@ impl Endpoint {
                     None => self.failed(why.is_retryable(), why),
                 }
             })
+    }
+
+    pub(super) fn closed_at_once(&self) -> ConnectError {
+        let why = "it closed the connection at once";
+        match self.tls {
+            Some(_) => self.failed(true, why),
+            None => self.failed(true, format_args!("{why}: if it expects TLS, {WITH_TLS}")),
+        }
     }
 
     pub(super) fn failed(&self, retryable: bool, why: impl fmt::Display) -> ConnectError {

@@ -9,6 +9,9 @@ use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
+/// What whoever spoke in the clear is told to do, as most of our commands have it.
+pub const WITH_TLS: &str = "connect without --insecure";
+
 /// A frame's header, in bytes (RFC 9113, section 4.1).
 const HEADER_BYTES: usize = 9;
 
@@ -17,7 +20,7 @@ const HEADER_BYTES: usize = 9;
 pub(super) enum NotHttp2 {
     #[error("the server speaks HTTP/1, and gRPC needs HTTP/2: check the port")]
     Http1,
-    #[error("the server speaks TLS: connect without --insecure")]
+    #[error("the server speaks TLS: {WITH_TLS}")]
     Tls,
     #[error("the server does not speak HTTP/2: check the port")]
     Garbage,

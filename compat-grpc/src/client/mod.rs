@@ -26,6 +26,7 @@ pub use connector::GrpcConnector;
 pub use credentials::{Credentials, NodeSigner};
 pub use endpoint::Settings;
 pub(crate) use errors::{REASON_HEADER, from_grpc};
+pub use greeting::WITH_TLS;
 pub use question::{Questioner, Said, Shaken};
 #[cfg(test)]
 pub(crate) use rest::kebab;

@@ -12,9 +12,11 @@ use hyper::client::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::oneshot::{Receiver, error::TryRecvError};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::endpoint::{Endpoint, Settings};
+use super::greeting::{Greeted, NotHttp2};
 
 /// Where to ask, and how long to wait for each step.
 pub struct Questioner {
@@ -128,9 +130,13 @@ impl Questioner {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let failed = |error: hyper::Error| self.endpoint.failed(true, Chain(&error));
+        let (io, mut greeting) = Greeted::new(io);
         let builder = Builder::new(TokioExecutor::new());
-        let (mut requests, served) = builder.handshake(TokioIo::new(io)).await.map_err(failed)?;
+        let opened = builder.handshake(TokioIo::new(io)).await;
+        let (mut requests, served) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Err(self.unanswered(&error, &mut greeting)),
+        };
         let driven = AbortOnDropHandle::new(tokio::spawn(served));
         let response = match requests.send_request(request).await {
             Ok(response) => response,
@@ -141,9 +147,9 @@ impl Questioner {
                     Ok(Ok(Err(cause))) => cause,
                     _ => error,
                 };
-                return Err(failed(cause));
+                return Err(self.unanswered(&cause, &mut greeting));
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(self.unanswered(&error, &mut greeting)),
         };
         let (head, body) = response.into_parts();
         let collected = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
@@ -156,6 +162,21 @@ impl Questioner {
             status,
             message: message.split_off(message.len().min(FRAME_HEAD)),
         })
+    }
+}
+
+impl Questioner {
+    /// What a server speaks that does not speak HTTP/2 says more than what HTTP/2 makes of it.
+    fn unanswered(
+        &self,
+        error: &hyper::Error,
+        greeting: &mut Receiver<Result<(), NotHttp2>>,
+    ) -> ConnectError {
+        match greeting.try_recv() {
+            Ok(Err(why)) => self.endpoint.failed(false, why),
+            Err(TryRecvError::Closed) => self.endpoint.closed_at_once(),
+            Ok(Ok(())) | Err(TryRecvError::Empty) => self.endpoint.failed(true, Chain(error)),
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use flwr_certs::ClientTls;
-use flwr_compat_grpc::{client::Questioner, f1::look};
+use flwr_compat_grpc::{
+    client::{Questioner, WITH_TLS},
+    f1::look,
+};
 use flwr_transport::{ConnectError, Current};
 use tokio::time::timeout;
 
@@ -37,11 +40,10 @@ async fn ask(options: &HealthOptions) -> Result<String, Exit> {
     let no_answer = |error: ConnectError| Exit::Problem(error.message);
     let Some(roots) = &options.root_certificates else {
         let there = Questioner::new(host, port, None, options.timeout);
-        look::health(&there).await.map_err(|error| {
-            Exit::Problem(format!(
-                "{}: if it serves TLS, give --root-certificates",
-                error.message
-            ))
+        let said = look::health(&there).await;
+        // This command takes TLS when it is told whom to trust.
+        said.map_err(|error| {
+            Exit::Problem(error.message.replace(WITH_TLS, "give --root-certificates"))
         })?;
         return Ok(format!("{name} is serving\n"));
     };

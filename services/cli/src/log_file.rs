@@ -99,18 +99,35 @@ impl LogFile {
         Ok(Open { file, bytes })
     }
 
-    /// Moves the file and its former selves on by one, and begins an empty one.
-    fn rotate(&self) -> io::Result<Open> {
+    /// Moves the file and its former selves on by one, and begins an empty one. Once they are moved, all that can be left is
+    /// to begin: to move them again would lose the oldest.
+    fn rotate(&self) -> Result<Open, (io::Error, Left)> {
+        self.shift().map_err(|error| (error, Left::Rotation))?;
+        self.begin().map_err(|error| (error, Left::Nothing))
+    }
+
+    fn shift(&self) -> io::Result<()> {
         for number in (0..self.bounds.keep).rev() {
             match rename(self.former(number), self.former(number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        if self.bounds.keep == 0 {
-            remove_file(&self.path)?;
+        if self.bounds.keep > 0 {
+            return Ok(());
         }
-        self.begin()
+        match remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on after a line that may have no end.
+    fn end_line(&self) -> io::Result<Open> {
+        let mut open = self.begin()?;
+        open.file.write_all(b"\n")?;
+        open.bytes += 1;
+        Ok(open)
     }
 
     fn former(&self, number: u32) -> PathBuf {
@@ -140,7 +157,7 @@ impl LogFile {
         {
             self.at_work = self
                 .rotate()
-                .map_err(|error| self.give_up(error, Left::Rotation));
+                .map_err(|(error, left)| self.give_up(error, left));
         }
         let Ok(open) = &mut self.at_work else {
             return false;
@@ -165,22 +182,19 @@ impl LogFile {
         }
         let missing = closed.missing;
         let begun = match closed.left {
-            Left::Nothing => self.begin(),
-            Left::Rotation => self.rotate(),
-            Left::LineEnd => self.begin().and_then(|mut open| {
-                open.file.write_all(b"\n")?;
-                open.bytes += 1;
-                Ok(open)
-            }),
+            Left::Nothing => self.begin().map_err(|_| Left::Nothing),
+            Left::Rotation => self.rotate().map_err(|(_, left)| left),
+            Left::LineEnd => self.end_line().map_err(|_| Left::LineEnd),
         };
         match begun {
             Ok(open) => {
                 self.at_work = Ok(open);
                 let _unheard = self.news.try_send(News::Back(missing));
             }
-            Err(_) => {
+            Err(left) => {
                 if let Err(closed) = &mut self.at_work {
                     closed.try_again = Instant::now() + PAUSE;
+                    closed.left = left;
                 }
             }
         }
@@ -329,6 +343,29 @@ mod tests {
         file.at_work.as_mut().unwrap_err().try_again = Instant::now();
         file.write_all(b"next\n").unwrap();
         assert_eq!(read_to_string(&file.path).unwrap(), "half a li\nnext\n");
+    }
+
+    #[test]
+    fn files_that_were_moved_are_not_moved_again() {
+        let folder = tempdir().unwrap();
+        let [path, former] = ["log", "log.1"].map(|name| folder.path().join(name));
+        let bounds = Bounds { keep: 1, ..BOUNDS };
+        let (mut file, _told) = LogFile::open(path.clone(), bounds);
+        file.write_all(b"a line of twenty b.\n").unwrap();
+        // Two names of one file: the move succeeds and changes nothing (rename(2)), and the file is still locked.
+        fs::hard_link(&path, &former).unwrap();
+        file.write_all(b"lost\n").unwrap();
+        assert_eq!(file.at_work.as_ref().unwrap_err().left, Left::Nothing);
+
+        // The same while it is tried again: what was moved stays.
+        remove_file(&former).unwrap();
+        rename(&path, &former).unwrap();
+        let (_taken, _told) = LogFile::open(path.clone(), bounds);
+        for _ in 0..2 {
+            file.at_work.as_mut().unwrap_err().try_again = Instant::now();
+            file.write_all(b"lost\n").unwrap();
+        }
+        assert_eq!(read_to_string(&former).unwrap(), "a line of twenty b.\n");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 /// Prints what a command has to say, and makes its status of it.
 pub(crate) fn finish(outcome: Result<String, Exit>) -> ExitCode {
     match outcome {
-        Ok(text) if say(&text) => ExitCode::SUCCESS,
+        Ok(text) if say(&text) != Said::Failed => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(exit) => {
             let _closed = writeln!(io::stderr(), "error: {exit}");
@@ -20,12 +20,29 @@ pub(crate) fn finish(outcome: Result<String, Exit>) -> ExitCode {
     }
 }
 
-/// Prints something; false if that does not work.
-pub(crate) fn say(text: &str) -> bool {
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => true,
-        // A reader that has seen enough, as in `| head`.
-        Err(error) => error.kind() == io::ErrorKind::BrokenPipe,
+/// What became of something that was printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Said {
+    Printed,
+    /// The reader has seen enough, as in `| head`.
+    Unwanted,
+    /// It is lost.
+    Failed,
+}
+
+/// Prints something.
+pub(crate) fn say(text: &str) -> Said {
+    say_to(&mut io::stdout(), text)
+}
+
+fn say_to(out: &mut impl io::Write, text: &str) -> Said {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Said::Printed,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Said::Unwanted,
+        Err(error) => {
+            let _closed = writeln!(io::stderr(), "error: stdout cannot be written: {error}");
+            Said::Failed
+        }
     }
 }
 
@@ -45,7 +62,19 @@ pub(crate) fn shell(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+
     use super::*;
+
+    #[test]
+    fn who_reads_no_more_is_told_from_a_disk_that_is_full() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        assert_eq!(say_to(&mut writer, "heard\n"), Said::Printed);
+        drop(reader);
+        assert_eq!(say_to(&mut writer, "unheard\n"), Said::Unwanted);
+        let mut full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        assert_eq!(say_to(&mut full, "lost\n"), Said::Failed);
+    }
 
     #[test]
     fn paths_are_quoted_when_a_shell_would_split_them() {

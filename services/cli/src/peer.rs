@@ -1,9 +1,11 @@
-//! TLS of the commands that look at servers: whom they trust and what they show.
+//! TLS of whoever connects: what a refusal means; and of the commands that look at servers, whom they trust and what they
+//! show.
 
 use std::path::{Path, PathBuf};
 
 use flwr_certs::{ClientCertificate, ClientTls};
 use flwr_state::{Clock as _, SystemClock};
+use flwr_transport::ConnectError;
 
 use crate::{args::trust::TrustOptions, exit::sentence};
 
@@ -33,4 +35,13 @@ pub(crate) fn client_tls(
     let loaded = ClientCertificate::load(certificate, key, None, now);
     let loaded = loaded.map_err(|error| (certificate.clone(), sentence(&error)))?;
     Ok(Some(tls.showing(&loaded)))
+}
+
+/// What a QUIC handshake with `host` means that this TLS alert ended.
+pub(crate) fn explain_alert(tls: &ClientTls, host: &str, alert: u8, why: &str) -> ConnectError {
+    let error = tls.explain_alert(host, alert, why);
+    ConnectError {
+        retryable: error.is_retryable(),
+        message: sentence(&error),
+    }
 }

@@ -29,6 +29,10 @@ pub trait LinkState: Nodes + Runs + Tokens + Mailbox + Objects + RunLogs {
     /// from the last time.
     fn checkpoint(&self, now: UnixTime) -> impl Future<Output = StoreResult<()>> + Send;
 
+    /// Whether what is said now can be kept: waits for what is being written, and writes nothing, so anybody may ask.
+    /// A disk that fails shows when something is written next, at the latest at the next checkpoint.
+    fn check(&self) -> impl Future<Output = StoreResult<()>> + Send;
+
     /// How much there is of everything, for whoever watches. Leases that have passed meanwhile are
     /// not applied, and what a crash could take back is counted.
     fn census(&self, now: UnixTime) -> impl Future<Output = StoreResult<Census>> + Send;

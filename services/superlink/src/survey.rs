@@ -29,7 +29,7 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
     /// # Errors
     /// It does not, for this reason.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.state().checkpoint(self.now()).await
+        self.state().check().await
     }
 }
 

@@ -31,8 +31,9 @@ pub(crate) struct Ca {
     /// Make the CA after the one that is there: it signs from now on, and ca.crt holds both
     #[arg(long, conflicts_with = "force")]
     pub(crate) rollover: bool,
-    /// Take the CAs before the one that signs out of ca.crt
-    #[arg(long, conflicts_with_all = ["force", "rollover"])]
+    /// Take the CAs before the one that signs out of ca.crt. Refused while a certificate in the directory is signed by one
+    /// of them, unless --force is given; what was handed out is for you to know
+    #[arg(long, conflicts_with = "rollover")]
     pub(crate) retire: bool,
     /// With either of them: write into the files that are there instead of replacing them, for files that are mounted one
     /// by one into containers
@@ -45,7 +46,7 @@ pub(crate) struct Renew {
     /// The directory of the certificates
     #[arg(long, value_name = "DIR", default_value = "certificates")]
     pub(crate) dir: PathBuf,
-    /// Renew all, not only what expires soon or was signed by a former CA
+    /// Renew all, not only what expires soon or was signed by a former CA; also what no CA in ca.crt has signed
     #[arg(long)]
     pub(crate) all: bool,
     /// How many days before it expires a certificate is due

@@ -28,7 +28,7 @@ pub(crate) struct StatusOptions {
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) timeout: u64,
 
-    /// How to say it; with --watch, one JSON object a line
+    /// How to say it; with --watch, one JSON object a line, which has an `error` and nothing else if there is no answer
     #[arg(long, value_enum, default_value_t = OutputFormat::Human)]
     pub(crate) format: OutputFormat,
 }

@@ -11,14 +11,14 @@ use tracing::{info, warn};
 
 use super::{
     quic::Quic,
-    tls::{self, demanding},
+    tls::{self, Purpose, demanding},
 };
 use crate::{
     address::Address,
     args::{appio::AppIoOptions, quic::QuicServerOptions, superlink::Isolation},
     exit::{Code, Exit, sentence},
     listen::{Binder, Listener},
-    renewal::Renewals,
+    renewal::{Certificate, Renewals},
 };
 
 /// The AppIo service of one kind of daemon.
@@ -219,7 +219,10 @@ fn load_tls(options: &AppIoOptions, renewals: &mut Renewals) -> Result<Option<Tl
         let ca = ca.display();
         info!("SuperExecs have to show a certificate that a CA in {ca} signed");
     }
-    let client_cas = client_ca.iter().cloned().collect();
+    let client_cas = client_ca.iter();
+    let client_cas = client_cas
+        .map(|ca| Certificate::cas("appio_client_ca", ca))
+        .collect();
     let make = move |tls: &flwr_certs::ServerTls| {
         Ok([demanding(&tls.config, CLIENT_CA, client_ca.as_deref())?])
     };
@@ -272,6 +275,10 @@ const CERTIFICATE_FLAGS: tls::Flags = [
     "--appio-ssl-certfile",
     "--appio-ssl-keyfile",
 ];
-const PURPOSE: &str = "of AppIo";
+const PURPOSE: Purpose = Purpose {
+    says: "of AppIo",
+    own: "appio",
+    ca: "appio_ca",
+};
 const CLIENT_CA: &str = "--appio-ssl-client-ca-certfile";
 const PLAINTEXT_FLAG: &str = "--appio-plaintext-address";

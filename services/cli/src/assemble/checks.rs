@@ -10,13 +10,13 @@ use tracing::{debug, info, warn};
 
 use super::{
     quic,
-    tls::{self, demanding},
+    tls::{self, Purpose, demanding},
 };
 use crate::{
     address::Address,
     args::superlink::{FleetApiType, SuperLinkOptions, Transport},
     exit::{Code, Exit, sentence},
-    renewal::Renewals,
+    renewal::{Certificate, Renewals},
 };
 
 /// What Flower warns of or refuses before it looks at anything else.
@@ -147,7 +147,11 @@ pub(super) fn load_tls(
         ));
     };
     let (nodes, users) = (options.client_ca(), options.control_client_ca());
-    let client_cas = nodes.iter().chain(&users).cloned().collect();
+    let of_nodes = nodes.iter().map(|ca| Certificate::cas("client_ca", ca));
+    let of_users = users
+        .iter()
+        .map(|ca| Certificate::cas("control_client_ca", ca));
+    let client_cas = of_nodes.chain(of_users).collect();
     let make = move |tls: &flwr_certs::ServerTls| {
         let control = demanding(&tls.config, CONTROL_CLIENT_CA, users.as_deref())?;
         let fleet = demanding(&tls.config, CLIENT_CA, nodes.as_deref())?;
@@ -236,6 +240,10 @@ pub(super) fn load_allow_list(options: &SuperLinkOptions) -> Result<Option<Arc<A
 }
 
 const CERTIFICATE_FLAGS: tls::Flags = ["--ssl-ca-certfile", "--ssl-certfile", "--ssl-keyfile"];
-const PURPOSE: &str = "of Fleet and Control";
+const PURPOSE: Purpose = Purpose {
+    says: "of Fleet and Control",
+    own: "server",
+    ca: "server_ca",
+};
 const CLIENT_CA: &str = "--ssl-client-ca-certfile";
 const CONTROL_CLIENT_CA: &str = "--control-ssl-client-ca-certfile";

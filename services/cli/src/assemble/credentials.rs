@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use crate::{
     args::supernode::{ClientTransport, KeyFlags, SuperNodeOptions},
     exit::{Code, Exit, sentence},
-    renewal::{Holds, Material, Ready, Renewals},
+    renewal::{Certificate, Material, Ready, Renewals, Seen},
 };
 
 /// TLS to `server`, or none with `--insecure`.
@@ -90,24 +90,30 @@ impl PeerFiles {
         }
     }
 
-    /// Reads them now and whenever they change.
-    pub(super) fn load(self, renewals: &mut Renewals) -> Result<PeerTls, Exit> {
+    /// Reads them now and whenever they change. `peer_ca` is what metrics call the CAs of the peer.
+    pub(super) fn load(
+        self,
+        peer_ca: &'static str,
+        renewals: &mut Renewals,
+    ) -> Result<PeerTls, Exit> {
+        let roots = self
+            .roots
+            .iter()
+            .map(|path| Certificate::cas(peer_ca, path));
+        let own = self.certificate.iter();
+        let own = own.map(|path| Certificate::own("client", path));
+        let certificates: Vec<_> = roots.chain(own).collect();
+        let files = certificates.iter().map(|one| &one.path);
+        let seen = Seen::now(files.chain(&self.key).cloned().collect());
         let (tcp, quic) = self.read(SystemClock.now().seconds())?;
         let tls = PeerTls {
             tcp: Current::new(tcp),
             quic: quic.into(),
         };
-        let roots = self.roots.iter().map(|path| (Holds::Cas, path));
-        let own = self.certificate.iter().map(|path| (Holds::Own, path));
-        let certificates: Vec<_> = roots
-            .chain(own)
-            .map(|(holds, path)| (holds, path.clone()))
-            .collect();
-        let files = certificates.iter().map(|(_, path)| path);
         let replaced = tls.clone();
         renewals.add(Material {
             purpose: "for connecting",
-            files: files.chain(&self.key).cloned().collect(),
+            seen,
             certificates,
             read: Box::new(move |now_unix| {
                 let (tcp, quic) = self.read(now_unix).map_err(|exit| exit.to_string())?;

@@ -3,6 +3,7 @@
 pub(crate) mod appio;
 mod checks;
 mod credentials;
+mod node;
 pub(crate) mod quic;
 pub(crate) mod rest;
 mod serve;

@@ -9,8 +9,8 @@ use flwr_certs::{
 };
 use flwr_state::SystemEntropy;
 use flwr_transport::{
-    Bearer, Code, ConnectError, Current, DynCaller, Identity, LinkState, Policy, Prefer, Protocol,
-    PublicKey, Redial, Status,
+    Bearer, Code, Current, DynCaller, Identity, LinkState, Policy, Prefer, Protocol, PublicKey,
+    Redial, Status,
 };
 use flwr_transport_quic::{Acceptor, Admit, Connector, Identify, Options, Prove, Target, Tuning};
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use crate::{
     args::quic::{QuicOptions, QuicServerOptions},
     exit::{Exit, sentence},
     memory::Memory,
+    peer,
 };
 
 /// What those are served with that come by QUIC.
@@ -120,13 +121,7 @@ fn connector<P: Protocol>(
     let connector =
         Connector::new(target, tls.quic.clone(), &tuning).map_err(|error| Exit::because(&error))?;
     let (tls, host) = (tls.tcp.clone(), server.host.clone());
-    Ok(connector.explaining(move |alert, why| {
-        let error = tls.load().explain_alert(&host, alert, why);
-        ConnectError {
-            retryable: error.is_retryable(),
-            message: sentence(&error),
-        }
-    }))
+    Ok(connector.explaining(move |alert, why| peer::explain_alert(&tls.load(), &host, alert, why)))
 }
 
 /// Calls over QUIC where there is a way, over gRPC where that has to do or there is none.

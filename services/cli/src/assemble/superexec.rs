@@ -126,7 +126,7 @@ async fn prepare(options: &SuperExecOptions) -> Result<Parts, Exit> {
     }
     let mut renewals = Renewals::default();
     let tls = match tls {
-        Some(_) => Some(PeerFiles::given(roots, shown, None).load(&mut renewals)?),
+        Some(_) => Some(PeerFiles::given(roots, shown, None).load("daemon_ca", &mut renewals)?),
         None => None,
     };
     let join_secret = load_join_secret(options)?;
@@ -137,11 +137,7 @@ async fn prepare(options: &SuperExecOptions) -> Result<Parts, Exit> {
         Some(address) => Some(binder.bind(address, "--health-server-address").await?),
         None => None,
     };
-    let roots = roots.filter(|_| !options.insecure).map(PathBuf::from);
-    let [certificate, _] = options.client_certificate();
-    let machine = Machine::new("superexec")
-        .authorities("daemon_ca", roots)
-        .certificate("client", certificate.map(PathBuf::from));
+    let machine = Machine::new("superexec");
     let metrics = Exporter::bind(options.metrics.address(), machine, &mut binder).await?;
     Ok(Parts {
         daemon,

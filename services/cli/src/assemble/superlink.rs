@@ -186,20 +186,7 @@ async fn bind(
 
 /// What metrics tell of files and folders.
 fn machine(options: &SuperLinkOptions, storage_dir: &Path) -> Machine {
-    let [ca, certificate, _] = match options.insecure {
-        true => [None, None, None],
-        false => options.certificate_paths(),
-    };
-    let [appio_ca, appio_certificate, _] = options.appio.certificate_paths();
-    let machine = Machine::new("superlink")
-        .folder("storage", storage_dir.to_path_buf())
-        .certificate("server", certificate)
-        .authorities("server_ca", ca)
-        .authorities("client_ca", options.client_ca())
-        .authorities("control_client_ca", options.control_client_ca())
-        .certificate("appio", appio_certificate)
-        .authorities("appio_ca", appio_ca)
-        .authorities("appio_client_ca", options.appio.client_ca());
+    let machine = Machine::new("superlink").folder("storage", storage_dir.to_path_buf());
     match options.database_file() {
         Some(database) => machine.database(PathBuf::from(database)),
         None => machine,

@@ -3,35 +3,21 @@
 //! Start-up goes in Flower's order: certificates, keys, node configuration, then the ports of ClientAppIo and health, then
 //! the SuperExec, and last the SuperLink, which is waited for however long it takes.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
-use flwr_api::{UserConfig, appio::Serve, fleet::FleetClient};
+use flwr_api::{UserConfig, appio::Serve};
 use flwr_certs::NodeKeyPair;
-use flwr_compat_grpc::{
-    Holds, Limits,
-    client::{Credentials, GrpcConnector, NodeSigner, RestConnector},
-    f1::{
-        ClientAppIoF1,
-        ask::{AdapterAsker, FleetAsker},
-    },
-};
-use flwr_state::{
-    Clock as _, DiskFabs, Journal, ObjectFiles, StoreError, SystemClock, SystemEntropy, files,
-};
-use flwr_supernode::{Config, SuperNode};
-use flwr_transport::{Drain, LinkState, Policy};
-use tokio::sync::watch;
+use flwr_compat_grpc::{Holds, Limits, f1::ClientAppIoF1};
+use flwr_state::{DiskFabs, Journal, ObjectFiles, StoreError, files};
+use flwr_transport::Drain;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     appio,
     credentials::{PeerFiles, PeerTls, check_client_certificate, load_client_tls, load_keys},
-    quic::{self, Dialled},
+    node::node,
+    quic,
     rest::{load_rest_tls, superlink_address},
     serve::Serving,
     superlink::crashed,
@@ -53,19 +39,19 @@ use crate::{
 };
 
 /// What a SuperNode works with; everything in it is checked.
-struct Parts {
-    superlink: Address,
-    tls: Option<PeerTls>,
+pub(super) struct Parts {
+    pub(super) superlink: Address,
+    pub(super) tls: Option<PeerTls>,
     renewals: Renewals,
-    keys: Arc<NodeKeyPair>,
-    node_config: UserConfig,
+    pub(super) keys: Arc<NodeKeyPair>,
+    pub(super) node_config: UserConfig,
     appio: Vec<appio::Port>,
     own: Option<appio::OwnLauncher>,
     health: Option<Listener>,
     metrics: Option<Exporter>,
-    objects: ObjectFiles,
-    journal: Journal,
-    fabs: DiskFabs,
+    pub(super) objects: ObjectFiles,
+    pub(super) journal: Journal,
+    pub(super) fabs: DiskFabs,
 }
 
 /// Runs a SuperNode until a signal ends it.
@@ -105,7 +91,10 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     check_client_certificate(shown, tls.is_some())?;
     let mut renewals = Renewals::default();
     let tls = match tls {
-        Some(_) => Some(PeerFiles::given(roots, shown, Some(&keys)).load(&mut renewals)?),
+        Some(_) => {
+            let files = PeerFiles::given(roots, shown, Some(&keys));
+            Some(files.load("superlink_ca", &mut renewals)?)
+        }
         None => None,
     };
     if scheme.is_some() && !matches!(options.keys(), KeyFlags::Neither) {
@@ -135,7 +124,7 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
     if let Some(health) = &health {
         info!("Starting gRPC health server on {}", health.address);
     }
-    let machine = machine(options)?;
+    let machine = Machine::new("supernode").folder("data", data_folder(options)?);
     let metrics = Exporter::bind(options.metrics.address(), machine, &mut binder).await?;
     let (objects, journal, fabs) = open_stores(options).await?;
     Ok(Parts {
@@ -152,20 +141,6 @@ async fn prepare(options: &SuperNodeOptions) -> Result<Parts, Exit> {
         journal,
         fabs,
     })
-}
-
-/// What metrics tell of files and folders.
-fn machine(options: &SuperNodeOptions) -> Result<Machine, Exit> {
-    let roots = options.root_certificates.as_ref().map(PathBuf::from);
-    let [certificate, _] = options.client_certificate();
-    let [appio_ca, appio_certificate, _] = options.appio.certificate_paths();
-    Ok(Machine::new("supernode")
-        .folder("data", data_folder(options)?)
-        .authorities("superlink_ca", roots.filter(|_| !options.insecure))
-        .certificate("client", certificate.map(Path::to_path_buf))
-        .certificate("appio", appio_certificate)
-        .authorities("appio_ca", appio_ca)
-        .authorities("appio_client_ca", options.appio.client_ca()))
 }
 
 /// Flags that exclude each other are refused, never silently left out.
@@ -250,7 +225,7 @@ async fn run_until_signal(
     let ports = std::mem::take(&mut parts.appio);
     let renewals = std::mem::take(&mut parts.renewals);
     let exit = CancellationToken::new();
-    let (node, connection) = supernode(options, parts, exit.clone())?;
+    let (node, connection) = node(options, parts, exit.clone())?;
     if let Some(metrics) = metrics {
         let node = node.clone();
         serving.metrics(metrics, Arc::new(WatchedNode { node, connection }));
@@ -314,71 +289,6 @@ fn superexec(options: &SuperNodeOptions, own: &appio::OwnLauncher) -> Result<Sup
         // Work that was in hand is begun again.
         outlive_parent: false,
     })
-}
-
-fn supernode(
-    options: &SuperNodeOptions,
-    parts: Parts,
-    exit: CancellationToken,
-) -> Result<(SuperNode, watch::Receiver<LinkState>), Exit> {
-    let quic = match &parts.tls {
-        Some(tls) if options.transport != ClientTransport::Grpc => Some(quic::for_node(
-            &parts.superlink,
-            tls,
-            &parts.keys,
-            options.client_certificate()[1].is_some(),
-            &options.quic.link,
-        )?),
-        _ => None,
-    };
-    let keys = parts.keys;
-    let credentials = Credentials::node(NodeSigner::new(keys, || SystemClock.now().seconds()));
-    let policy = Policy {
-        tries_max: options.max_retries.map(|retries| retries.saturating_add(1)),
-        time_max: options.max_wait_time,
-        ..Policy::default()
-    };
-    let gives_up = policy.tries_max.is_some() || policy.time_max.is_some();
-    let Address { host, port } = parts.superlink;
-    let tls = parts.tls.map(|tls| tls.tcp);
-    let entropy = Arc::new(SystemEntropy);
-    let fleet = match options.carrier() {
-        Carrier::GrpcAdapter => {
-            let connector =
-                GrpcConnector::new(host, port, tls, credentials, AdapterAsker::new(exit));
-            Dialled::over(connector, policy)
-        }
-        Carrier::Rest => {
-            let connector = RestConnector::new(host, port, tls, FleetAsker);
-            Dialled::over(connector, policy)
-        }
-        Carrier::GrpcRere => {
-            let grpc = GrpcConnector::new(host, port, tls, credentials, FleetAsker);
-            let is_auto = options.transport == ClientTransport::Auto;
-            quic::caller(quic, grpc, is_auto, policy)
-        }
-    };
-    let hold = match options.transport {
-        ClientTransport::Quic | ClientTransport::Auto => quic::HOLD,
-        ClientTransport::Grpc => Config::default().hold,
-    };
-    let config = Config {
-        node_config: parts.node_config,
-        hold,
-        apps_max: options.max_concurrent_apps,
-        gives_up,
-        ..Config::default()
-    };
-    let node = SuperNode::new(
-        config,
-        FleetClient::new(fleet.caller),
-        parts.objects,
-        parts.journal,
-        parts.fabs,
-        Arc::new(SystemClock),
-        entropy,
-    );
-    Ok((node, fleet.connection))
 }
 
 /// What ClientApps may make a SuperNode hold: they are near, so small windows keep their links full, and what they

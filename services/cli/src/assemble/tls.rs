@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::{
     exit::{Exit, sentence},
-    renewal::{Holds, Material, Ready, Renewals},
+    renewal::{Certificate, Material, Ready, Renewals, Seen},
 };
 
 /// The flags that name CA certificate, certificate and private key, in the order in which their files are looked at.
@@ -22,6 +22,17 @@ pub(super) type Flags = [&'static str; 3];
 /// The files of a server: CA certificate, certificate and private key.
 #[derive(Clone, Debug)]
 pub(super) struct Files([PathBuf; 3]);
+
+/// What certificates are for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Purpose {
+    /// As the log calls it.
+    pub(super) says: &'static str,
+    /// As metrics call the server's certificate.
+    pub(super) own: &'static str,
+    /// As metrics call its CA.
+    pub(super) ca: &'static str,
+}
 
 impl Files {
     /// The files that the flags name; nothing if none is given.
@@ -50,22 +61,28 @@ impl Files {
     /// those there are now.
     pub(super) fn served<const N: usize>(
         self,
-        purpose: &'static str,
-        client_cas: Vec<PathBuf>,
+        purpose: Purpose,
+        client_cas: Vec<Certificate>,
         make: impl Fn(&ServerTls) -> Result<[Arc<ServerConfig>; N], Exit> + Send + Sync + 'static,
         renewals: &mut Renewals,
     ) -> Result<([Current<ServerConfig>; N], [u8; 32]), Exit> {
+        let Purpose { says, own, ca } = purpose;
+        let more = client_cas.iter().map(|one| one.path.clone());
+        let seen = Seen::now(self.0.iter().cloned().chain(more).collect());
         let tls = self.load(SystemClock.now().seconds())?;
         for warning in &tls.warnings {
             warn!("{warning}");
         }
         let served = make(&tls)?.map(Current::from);
-        let mut certificates = vec![(Holds::Own, self.0[1].clone())];
-        certificates.extend(client_cas.iter().map(|ca| (Holds::Cas, ca.clone())));
+        let mut certificates = vec![
+            Certificate::own(own, &self.0[1]),
+            Certificate::cas(ca, &self.0[0]),
+        ];
+        certificates.extend(client_cas);
         let replaced = served.clone();
         renewals.add(Material {
-            purpose,
-            files: self.0.iter().cloned().chain(client_cas).collect(),
+            purpose: says,
+            seen,
             certificates,
             read: Box::new(move |now_unix| {
                 let made = self.load(now_unix).and_then(|tls| Ok((make(&tls)?, tls)));
@@ -116,4 +133,55 @@ fn all_or_none(flags: Flags, paths: [Option<PathBuf>; 3]) -> Result<Option<[Path
         "A secure connection needs `{ca}`, `{certificate}` and `{key}` together: give also {}.",
         missing.join(" and ")
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use flwr_certs::{
+        CaOptions, LeafOptions, RenewOptions, WriteOptions, create_ca, create_server, renew,
+    };
+    use flwr_transport::Drain;
+    use tokio::{sync::Notify, time::timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_changes_while_a_daemon_starts_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemClock.now().seconds();
+        let write = WriteOptions::default();
+        create_ca(dir.path(), &CaOptions::default(), &write, now).unwrap();
+        create_server(dir.path(), &LeafOptions::default(), &write, now).unwrap();
+        let files = Files(["ca.crt", "server.pem", "server.key"].map(|name| dir.path().join(name)));
+        let purpose = Purpose {
+            says: "of a test",
+            own: "test",
+            ca: "test_ca",
+        };
+        let mut renewals = Renewals::default();
+        let make = |tls: &ServerTls| Ok([Arc::clone(&tls.config)]);
+        let served = files.served(purpose, Vec::new(), make, &mut renewals);
+        let ([current], _) = served.unwrap();
+        let before = current.load();
+
+        // The database is opened, ports are taken.
+        let options = RenewOptions {
+            all: true,
+            new_keys: true,
+            ..RenewOptions::default()
+        };
+        renew(dir.path(), &options, now).unwrap();
+        let drain = Drain::new();
+        let watching = tokio::spawn(renewals.watch(Arc::new(Notify::new()), drain.clone()));
+        let taken_up = async {
+            while Arc::ptr_eq(&current.load(), &before) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), taken_up).await.unwrap();
+        drain.begin();
+        watching.await.unwrap();
+    }
 }

@@ -24,9 +24,19 @@ pub(super) fn run(renewing: &Renew, now_unix: f64) -> Result<String, Exit> {
     for renewal in &done {
         describe(&mut text, renewal);
     }
-    if done.iter().any(|renewal| renewal.renewed.is_some()) {
+    let mut renewed = done.iter().filter_map(|renewal| renewal.renewed.as_ref());
+    if renewed.clone().any(|one| one.ends_with_ca) {
+        // Writing to a String cannot fail.
+        let _ok = writeln!(
+            text,
+            "\nWhat ends with the CA would last longer with the next one, which `flwr-quic certs ca --rollover{}` makes.",
+            dir_flag(&renewing.dir)
+        );
+    }
+    if renewed.next().is_some() {
         text.push_str(
-            "\nRunning daemons take them up within seconds; other programs need a restart.\n",
+            "\nRunning daemons that read these files take them up within seconds; other programs, and units of systemd, \
+             need a restart. Hand out those of clients that are elsewhere.\n",
         );
     }
     Ok(text)
@@ -41,6 +51,10 @@ fn describe(text: &mut String, renewal: &Renewal) {
     let files = files.join(", ");
     // Writing to a String cannot fail.
     let _ok = match &renewal.renewed {
+        None if renewal.is_foreign => writeln!(
+            text,
+            "{files}: not signed by a CA in ca.crt and left alone, give --all to have it signed by the one here"
+        ),
         None => writeln!(text, "{files}: not due, {} days left", renewal.days_left),
         Some(renewed) => {
             let keys: Vec<_> = renewed.keys.iter().map(|path| shell(path)).collect();
@@ -48,9 +62,13 @@ fn describe(text: &mut String, renewal: &Renewal) {
                 [] => "the same key".to_owned(),
                 keys => format!("a new key in {}", keys.join(", ")),
             };
+            let end = match renewed.ends_with_ca {
+                true => "the end of the CA, ",
+                false => "",
+            };
             writeln!(
                 text,
-                "{files}: renewed, valid until {}, {key}",
+                "{files}: renewed, valid until {end}{}, {key}",
                 renewed.until
             )
         }
@@ -65,15 +83,16 @@ pub(super) fn next_ca(ca: &Ca, options: &CaOptions, now_unix: f64) -> Result<Str
     let flag = dir_flag(dir);
     Ok(format!(
         "{}\nNext, give ca.crt, which holds both CAs, to whoever connects: nodes, SuperExecs and users. When all have it,\n  \
-         flwr-quic certs renew{flag}\nand once no certificate of the former CA is in use\n  flwr-quic certs ca --retire{flag}\n",
+         flwr-quic certs renew{flag}\nHand out the certificates of clients, and once nobody uses one of the former CA\n  \
+         flwr-quic certs ca --retire{flag}\n",
         wrote(&written)
     ))
 }
 
 /// Takes the CAs before it out of `ca.crt`.
 pub(super) fn retire(ca: &Ca) -> Result<String, Exit> {
-    let written =
-        retire_former(&ca.place.dir, ca.in_place).map_err(|error| Exit::because(&error))?;
+    let written = retire_former(&ca.place.dir, ca.place.force, ca.in_place)
+        .map_err(|error| Exit::because(&error))?;
     Ok(format!(
         "{}\nNext, give ca.crt to whoever has the one with both CAs.\n",
         wrote(&written)

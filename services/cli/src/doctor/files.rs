@@ -1,14 +1,19 @@
-//! The files of certificates and keys: whether they are there, belong together, last, and are read by whom they should.
+//! The files of certificates and keys: whether they are there, belong together and last.
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
-use flwr_certs::{CertInfo, client_certificates, format_iso, server_certificates, show, verify};
+use flwr_certs::{
+    CertError, CertInfo, FileError, Role, client_certificates, format_iso, server_certificates,
+    show, usual_names, verify,
+};
 
-use super::finding::{Check, Finding};
+use super::{
+    finding::{Check, Finding},
+    permissions::{readable, secrecy, to_read},
+};
 use crate::{exit::sentence, output::shell};
 
 /// What is expected of the files.
@@ -78,18 +83,23 @@ fn certificate(expected: &Expected<'_>, path: &Path, kind: Kind, ca: &Path) -> V
         Ok(mut infos) => infos.swap_remove(0),
         Err(error) => {
             let finding = Check::Files.problem(&subject, sentence(&error));
-            return vec![finding.mended_by(remake(expected.dir, kind, path))];
+            return vec![finding.mended_by(mend(&error, &remake(expected.dir, kind, path, &[])))];
         }
     };
+    // Made again, it has the names that it has.
+    let again = match kind {
+        Kind::Ca => next_ca(expected.dir, "renew"),
+        Kind::Client | Kind::Server => remake(expected.dir, kind, path, &info.alt_names),
+    };
     let mut findings = vec![expiry(expected, &subject, &info, kind)];
-    findings.push(chain(expected, path, kind, ca));
+    findings.push(chain(expected, path, ca));
     if kind == Kind::Server {
-        findings.extend(names(&subject, &info, expected));
+        findings.extend(names(path, &info, expected));
     }
     findings.push(readable(expected, path, false));
     let key = path.with_extension("key");
     if key.exists() {
-        findings.push(key_fits(expected, path, &key, kind));
+        findings.push(key_fits(expected, path, &key, &again));
         // Daemons do not need the CA's.
         if kind != Kind::Ca {
             findings.push(readable(expected, &key, true));
@@ -97,7 +107,7 @@ fn certificate(expected: &Expected<'_>, path: &Path, kind: Kind, ca: &Path) -> V
         findings.push(secrecy(expected, &key));
     } else if kind == Kind::Server {
         let missing = Check::Files.problem(key.display().to_string(), "the private key is missing");
-        findings.push(missing.mended_by(remake(expected.dir, kind, path)));
+        findings.push(missing.mended_by(again));
     }
     findings
 }
@@ -107,9 +117,9 @@ fn expiry(expected: &Expected<'_>, subject: &str, info: &CertInfo, kind: Kind) -
     let until = format_iso(info.not_after);
     let dir = shell(expected.dir);
     let renew = match kind {
-        Kind::Ca => format!(
-            "flwr-quic certs ca --rollover --dir {dir}, then flwr-quic certs renew --dir {dir}"
-        ),
+        // What an expired CA has signed is nobody's any more.
+        Kind::Ca if info.days_left < 0 => next_ca(expected.dir, "renew --all"),
+        Kind::Ca => next_ca(expected.dir, "renew"),
         Kind::Client | Kind::Server => format!("flwr-quic certs renew --dir {dir}"),
     };
     if expected.now_unix < info.not_before {
@@ -130,18 +140,17 @@ fn expiry(expected: &Expected<'_>, subject: &str, info: &CertInfo, kind: Kind) -
 }
 
 /// Whether the CA has signed it.
-fn chain(expected: &Expected<'_>, path: &Path, kind: Kind, ca: &Path) -> Finding {
+fn chain(expected: &Expected<'_>, path: &Path, ca: &Path) -> Finding {
     let subject = path.display().to_string();
+    let renew = format!("flwr-quic certs renew --all --dir {}", shell(expected.dir));
     match verify(ca, path, None, None, expected.now_unix) {
-        Err(error) => Check::Chain.problem(subject, sentence(&error)),
+        Err(error) => Check::Chain
+            .problem(subject, sentence(&error))
+            .mended_by(mend(&error, &renew)),
         Ok(problems) => {
             let not_signed = problems.into_iter().find(|one| one.contains("signed"));
             match not_signed {
-                Some(why) => {
-                    Check::Chain
-                        .problem(subject, why)
-                        .mended_by(remake(expected.dir, kind, path))
-                }
+                Some(why) => Check::Chain.problem(subject, why).mended_by(renew),
                 None => Check::Chain.ok(subject, format!("signed by {}", ca.display())),
             }
         }
@@ -149,28 +158,25 @@ fn chain(expected: &Expected<'_>, path: &Path, kind: Kind, ca: &Path) -> Finding
 }
 
 /// Whether the key is its own.
-fn key_fits(expected: &Expected<'_>, path: &Path, key: &Path, kind: Kind) -> Finding {
+fn key_fits(expected: &Expected<'_>, path: &Path, key: &Path, again: &str) -> Finding {
     let subject = key.display().to_string();
     match verify(path, path, Some(key), None, expected.now_unix) {
         Err(error) => Check::Key
             .problem(subject, sentence(&error))
-            .mended_by(remake(expected.dir, kind, path)),
+            .mended_by(mend(&error, again)),
         Ok(problems) => match problems
             .into_iter()
             .find(|one| one.contains("does not fit"))
         {
-            Some(why) => {
-                Check::Key
-                    .problem(subject, why)
-                    .mended_by(remake(expected.dir, kind, path))
-            }
+            Some(why) => Check::Key.problem(subject, why).mended_by(again),
             None => Check::Key.ok(subject, format!("fits {}", path.display())),
         },
     }
 }
 
 /// Whether peers accept it by the names that they use.
-fn names(subject: &str, info: &CertInfo, expected: &Expected<'_>) -> Vec<Finding> {
+fn names(path: &Path, info: &CertInfo, expected: &Expected<'_>) -> Vec<Finding> {
+    let subject = path.display().to_string();
     let missing: Vec<_> = expected
         .hosts
         .iter()
@@ -183,138 +189,62 @@ fn names(subject: &str, info: &CertInfo, expected: &Expected<'_>) -> Vec<Finding
     if missing.is_empty() {
         return vec![Check::Names.ok(subject, format!("valid for {has}"))];
     }
-    let flags: String = missing
-        .iter()
-        .map(|host| format!(" --san {host}"))
-        .collect();
-    let dir = shell(expected.dir);
+    let mut wanted = info.alt_names.clone();
+    wanted.extend(missing.iter().map(|host| (*host).clone()));
+    let again = remake(expected.dir, Kind::Server, path, &wanted);
     missing
         .iter()
         .map(|host| {
             Check::Names
-                .problem(subject, format!("not valid for {host}, but for {has}"))
-                .mended_by(format!("flwr-quic certs server --dir {dir} --force{flags}"))
+                .problem(&subject, format!("not valid for {host}, but for {has}"))
+                .mended_by(&again)
         })
         .collect()
 }
 
-/// Whether who has to read a file can.
-fn readable(expected: &Expected<'_>, path: &Path, is_key: bool) -> Finding {
-    let subject = path.display().to_string();
-    let Some(uid) = expected.uid else {
-        return match fs::File::open(path) {
-            Ok(_) => Check::Permissions.ok(subject, "readable"),
-            Err(error) => Check::Permissions
-                .problem(subject, format!("cannot be read: {error}"))
-                .mended_by(format!("sudo chown $(id -u) {}", shell(path))),
-        };
-    };
-    match unreadable(path, uid) {
-        Ok(None) => Check::Permissions.ok(subject, format!("readable by user {uid}")),
-        Ok(Some(which)) if which == path => {
-            let remedy = match is_key {
-                true => format!("sudo chown {uid} {}", shell(path)),
-                false => format!("chmod a+r {}", shell(path)),
-            };
-            Check::Permissions
-                .problem(subject, format!("user {uid} may not read it"))
-                .mended_by(remedy)
-        }
-        Ok(Some(folder)) => Check::Permissions
-            .problem(
-                subject,
-                format!("user {uid} may not enter {}", folder.display()),
-            )
-            .mended_by(format!("chmod a+x {}", shell(&folder))),
-        Err(error) => Check::Permissions.problem(subject, format!("cannot be looked at: {error}")),
+/// What mends a file that cannot be used. One that this user may not read can be as good as any: it is not made again.
+fn mend(error: &CertError, again: &str) -> String {
+    match error {
+        CertError::File(FileError::Unreadable { path, source }) => match source.kind() {
+            ErrorKind::IsADirectory => format!("rmdir {}, then {again}", shell(path)),
+            _ => to_read(path),
+        },
+        _ => again.to_owned(),
     }
 }
 
-/// What keeps a user from reading a file: itself, or a folder on the way that was named.
-fn unreadable(path: &Path, uid: u32) -> std::io::Result<Option<PathBuf>> {
-    let folders = path.ancestors().skip(1);
-    for folder in folders.filter(|folder| !folder.as_os_str().is_empty()) {
-        let meta = folder.metadata()?;
-        if !may(&meta, uid, Access::Enter) {
-            return Ok(Some(folder.to_owned()));
-        }
-    }
-    let meta = path.metadata()?;
-    let allowed = may(&meta, uid, Access::Read);
-    Ok((!allowed).then(|| path.to_owned()))
-}
-
-/// What is asked of a file's mode.
-#[derive(Clone, Copy, Debug)]
-enum Access {
-    Enter,
-    Read,
-}
-
-/// Whether a user may.
-fn may(meta: &fs::Metadata, uid: u32, access: Access) -> bool {
-    allows(meta.mode(), [meta.uid(), meta.gid()], uid, access)
-}
-
-/// Whether a mode lets a user in, whose group has the same number, as in our images.
-fn allows(mode: u32, [owner, group]: [u32; 2], uid: u32, access: Access) -> bool {
-    let bit = match access {
-        Access::Enter => 0o1,
-        Access::Read => 0o4,
-    };
-    let shift = match uid {
-        uid if uid == owner => 6,
-        uid if uid == group => 3,
-        _ => 0,
-    };
-    uid == 0 || mode >> shift & bit != 0
-}
-
-/// Who else can use a private key: 400 or 600 in production, 644 in development (the guide's rule).
-fn secrecy(expected: &Expected<'_>, key: &Path) -> Finding {
-    let subject = key.display().to_string();
-    let Ok(meta) = key.metadata() else {
-        return Check::Permissions.problem(subject, "cannot be looked at");
-    };
-    let mode = meta.mode() & 0o777;
-    let finding = match others(mode) {
-        None => {
-            return Check::Permissions.ok(subject, format!("mode {mode:03o}, for its owner alone"));
-        }
-        Some(who) if expected.strict => Check::Permissions.problem(
-            subject,
-            format!("mode {mode:03o}: {who} can use the private key"),
-        ),
-        Some(who) => Check::Permissions.warning(
-            subject,
-            format!(
-                "mode {mode:03o}: {who} can use the private key, which is for development only"
-            ),
-        ),
-    };
-    finding.mended_by(format!("chmod 400 {}", shell(key)))
-}
-
-fn others(mode: u32) -> Option<&'static str> {
-    match mode {
-        mode if mode & 0o007 != 0 => Some("everybody on this machine"),
-        mode if mode & 0o070 != 0 => Some("its group"),
-        _ => None,
-    }
-}
-
-/// The command that makes a certificate again.
-fn remake(dir: &Path, kind: Kind, path: &Path) -> String {
+/// The command that makes a certificate again, with these names and the usual ones.
+fn remake(dir: &Path, kind: Kind, path: &Path, names: &[String]) -> String {
     let dir = shell(dir);
-    match kind {
-        Kind::Ca => format!("flwr-quic certs ca --dir {dir} --force"),
-        Kind::Server => format!("flwr-quic certs server --dir {dir} --force"),
+    let (command, role) = match kind {
+        Kind::Ca => {
+            return format!(
+                "copy it again from whoever has it; if it is lost: flwr-quic certs ca --dir {dir} --force, and give ca.crt \
+                 to everybody"
+            );
+        }
+        Kind::Server => ("server".to_owned(), Role::Server),
         Kind::Client => {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             let number = stem.trim_start_matches("client");
-            format!("flwr-quic certs client {number} --dir {dir} --force")
+            let role = Role::Client(number.parse().unwrap_or_default());
+            (format!("client {number}"), role)
         }
-    }
+    };
+    let usual = usual_names(role);
+    let more = names.iter().filter(|name| !usual.contains(name));
+    let flags: String = more
+        .map(|name| format!(" --san {}", shell(Path::new(name))))
+        .collect();
+    format!("flwr-quic certs {command} --dir {dir} --force{flags}")
+}
+
+/// How the next CA takes the place of the one that is there, without anybody who trusts the wrong one.
+fn next_ca(dir: &Path, renew: &str) -> String {
+    let dir = shell(dir);
+    format!(
+        "flwr-quic certs ca --rollover --dir {dir}; give ca.crt to everybody, and then: flwr-quic certs {renew} --dir {dir}"
+    )
 }
 
 /// Enough to hand out a new one.
@@ -322,31 +252,116 @@ const DAYS_MIN: i64 = 30;
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, io};
+
+    use flwr_certs::{
+        CaOptions, LeafOptions, WriteOptions, create_ca, create_clients, create_server,
+    };
+
     use super::*;
+    use crate::doctor::finding::Level;
+
+    /// 2025-09-15
+    const NOW: f64 = 1_757_925_000.0;
+
+    fn federation() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let write = WriteOptions::default();
+        let names = ["fl.example.org", "10.1.2.3"].map(str::to_owned).into();
+        let leaf = LeafOptions {
+            names,
+            ..LeafOptions::default()
+        };
+        create_ca(dir.path(), &CaOptions::default(), &write, NOW).unwrap();
+        create_server(dir.path(), &leaf, &write, NOW).unwrap();
+        create_clients(dir.path(), 1..=1, &leaf, &write, NOW).unwrap();
+        dir
+    }
+
+    /// What is said to mend what is not well.
+    fn remedies(dir: &Path, hosts: &[&str], now_unix: f64) -> Vec<String> {
+        let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let expected = Expected {
+            dir,
+            hosts: &hosts,
+            uid: None,
+            strict: false,
+            now_unix,
+        };
+        let findings = check(&expected).into_iter();
+        let unwell = findings.filter(|one| one.level >= Level::Warning);
+        unwell.map(|one| one.remedy.unwrap()).collect()
+    }
 
     #[test]
-    fn modes_say_who_may() {
-        for (mode, owner, uid, reads, enters) in [
-            (0o400, [49999, 0], 49999, true, false),
-            (0o400, [1000, 1000], 49999, false, false),
-            (0o640, [0, 49999], 49999, true, false),
-            (0o644, [1000, 1000], 49999, true, false),
-            (0o700, [1000, 1000], 49999, false, false),
-            (0o711, [1000, 1000], 49999, false, true),
-            (0o000, [1000, 1000], 0, true, true),
-            // The owner's bits alone count for the owner.
-            (0o044, [49999, 0], 49999, false, false),
-        ] {
-            assert_eq!(allows(mode, owner, uid, Access::Read), reads, "{mode:o}");
-            assert_eq!(allows(mode, owner, uid, Access::Enter), enters, "{mode:o}");
+    fn a_file_that_may_not_be_read_is_not_made_again() {
+        let unreadable = |kind: ErrorKind| {
+            let (path, source) = ("a/ca.key".into(), io::Error::from(kind));
+            CertError::File(FileError::Unreadable { path, source })
+        };
+        let said = mend(&unreadable(ErrorKind::PermissionDenied), "make it");
+        assert!(said.contains("chgrp") && said.contains("sudo"), "{said}");
+        assert!(
+            !said.contains("make it") && !said.contains("chown"),
+            "{said}"
+        );
+        let said = mend(&unreadable(ErrorKind::IsADirectory), "make it");
+        assert_eq!(said, "rmdir a/ca.key, then make it");
+        let path = "a".into();
+        let damaged = CertError::File(FileError::Damaged { path });
+        assert_eq!(mend(&damaged, "make it"), "make it");
+    }
+
+    #[test]
+    fn a_certificate_that_is_made_again_keeps_its_names() {
+        let federation = federation();
+        let dir = federation.path();
+        let said = remedies(dir, &["other.example.org", "localhost"], NOW);
+        let names = "--force --san fl.example.org --san 10.1.2.3 --san other.example.org";
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said.iter().all(|one| one.ends_with(names)), "{said:?}");
+
+        fs::copy(dir.join("server.key"), dir.join("clients/client1.key")).unwrap();
+        let [said] = remedies(dir, &[], NOW).try_into().unwrap();
+        assert!(said.contains("certs client 1 --dir"), "{said}");
+        assert!(
+            said.ends_with("--force --san fl.example.org --san 10.1.2.3"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn the_ca_that_all_trust_is_followed_and_not_replaced() {
+        let federation = federation();
+        let dir = federation.path();
+        fs::copy(dir.join("server.key"), dir.join("ca/ca.key")).unwrap();
+        let mut said = remedies(dir, &[], NOW);
+        let late = NOW + 3640.0 * 86_400.0;
+        said.extend(
+            remedies(dir, &[], late)
+                .into_iter()
+                .filter(|one| one.contains("rollover")),
+        );
+        assert!(said.len() > 1, "{said:?}");
+        for one in said {
+            let [first, then] =
+                ["ca --rollover --dir", "certs renew --dir"].map(|part| one.find(part));
+            let given = one.find("give ca.crt to everybody");
+            assert!(first < given && given < then && first.is_some(), "{one}");
+            assert!(!one.contains("--force"), "{one}");
         }
     }
 
     #[test]
-    fn keys_are_for_their_owner() {
-        assert_eq!(others(0o400), None);
-        assert_eq!(others(0o600), None);
-        assert!(others(0o640).unwrap().contains("group"));
-        assert!(others(0o644).unwrap().contains("everybody"));
+    fn what_another_ca_has_signed_is_renewed_and_not_made_again() {
+        let [one, other] = [federation(), federation()];
+        for name in ["client1.crt", "client1.key"].map(|name| Path::new("clients").join(name)) {
+            fs::copy(other.path().join(&name), one.path().join(&name)).unwrap();
+        }
+        let [said] = remedies(one.path(), &[], NOW).try_into().unwrap();
+        assert!(
+            said.starts_with("flwr-quic certs renew --all --dir"),
+            "{said}"
+        );
     }
 }

@@ -7,6 +7,7 @@ mod clock;
 mod files;
 mod finding;
 mod network;
+mod permissions;
 mod ports;
 mod udp;
 
@@ -25,7 +26,7 @@ use crate::{
         supernode::ClientTransport,
     },
     exit::Exit,
-    output::say,
+    output::{Said, say},
     peer,
 };
 use finding::{Check, Finding, as_json, for_people, is_well};
@@ -61,11 +62,11 @@ pub(crate) async fn run(options: DoctorOptions) -> Result<bool, Exit> {
         findings.extend(udp::check_buffers());
     }
     findings.extend(servers.look(&options, dir.as_deref()).await);
-    say(&match options.format {
+    let said = say(&match options.format {
         OutputFormat::Human => for_people(&findings),
         OutputFormat::Json => as_json(&findings),
     });
-    Ok(is_well(&findings))
+    Ok(is_well(&findings) && said != Said::Failed)
 }
 
 /// The directory of the certificates, if there is one.

@@ -2,7 +2,6 @@
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
-use flwr_api::fleet::Fleet;
 use flwr_certs::{CertInfo, ClientTls, format_iso};
 use flwr_compat_grpc::{
     client::Questioner,
@@ -10,7 +9,6 @@ use flwr_compat_grpc::{
 };
 use flwr_state::{Clock as _, SystemClock};
 use flwr_transport::{ConnectError, Current};
-use flwr_transport_quic::{Connector, Target, Tuning};
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
@@ -21,7 +19,7 @@ use super::{
     finding::{Check, Finding},
     udp,
 };
-use crate::{address::Address, args::supernode::ClientTransport, exit::sentence};
+use crate::{address::Address, args::supernode::ClientTransport};
 
 /// How servers are looked at.
 pub(super) struct Looking {
@@ -62,7 +60,7 @@ impl Looking {
         }
         let has_quic = expected == Service::Fleet && self.transport != ClientTransport::Grpc;
         if way != Way::Unknown && has_quic {
-            findings.extend(self.quic(address, &subject).await);
+            findings.extend(udp::quic(self, address, &subject).await);
         }
         findings
     }
@@ -125,50 +123,6 @@ impl Looking {
         let shown = shown.and_then(|der| CertInfo::of(der, now));
         let version = shaken.version.as_deref();
         Ok(judge_shown(subject, shown.as_ref(), version))
-    }
-
-    async fn quic(&self, address: &Address, subject: &str) -> Vec<Finding> {
-        let Some(tls) = &self.tls else {
-            return vec![Check::Quic.skipped(subject, "QUIC is always encrypted")];
-        };
-        let target = Target {
-            host: address.host.clone(),
-            port: address.port,
-        };
-        let (explaining, host) = (tls.clone(), address.host.clone());
-        let connector =
-            Connector::<Fleet>::new(target, tls.config(), &Tuning::connecting()).map(|connector| {
-                connector.explaining(move |alert, why| {
-                    let error = explaining.explain_alert(&host, alert, why);
-                    ConnectError {
-                        retryable: error.is_retryable(),
-                        message: sentence(&error),
-                    }
-                })
-            });
-        let connector = match connector {
-            Ok(connector) => connector,
-            Err(error) => return vec![told(Check::Quic, subject, &error)],
-        };
-        let probed = timeout(self.patience + PROBING, connector.probe()).await;
-        match probed {
-            Ok(Ok(probed)) => {
-                let ms = probed.rtt.as_secs_f64() * 1e3;
-                let says = format!("{} answers over UDP in {ms:.1} ms", probed.address);
-                let there = Check::Quic.ok(subject, says);
-                vec![there, udp::judge_path(subject, probed)]
-            }
-            Ok(Err(error)) => vec![judge_no_quic(
-                subject,
-                address.port,
-                self.transport,
-                &error.message,
-            )],
-            Err(_elapsed) => {
-                let why = format!("{address} does not answer over UDP");
-                vec![judge_no_quic(subject, address.port, self.transport, &why)]
-            }
-        }
     }
 }
 
@@ -286,20 +240,8 @@ async fn clock(there: &Questioner, subject: &str) -> Vec<Finding> {
         .collect()
 }
 
-fn judge_no_quic(subject: &str, port: u16, transport: ClientTransport, why: &str) -> Finding {
-    let finding = match transport {
-        ClientTransport::Quic => Check::Quic.problem(subject, why),
-        ClientTransport::Auto | ClientTransport::Grpc => {
-            Check::Quic.warning(subject, format!("{why}; gRPC has to do"))
-        }
-    };
-    finding.mended_by(format!(
-        "start the SuperLink with --transport grpc,quic, and open UDP port {port} on the way: sudo ufw allow {port}/udp"
-    ))
-}
-
 /// What went wrong, and what the words say that mends it.
-fn told(check: Check, subject: &str, error: &ConnectError) -> Finding {
+pub(super) fn told(check: Check, subject: &str, error: &ConnectError) -> Finding {
     let words = error.message.as_str();
     if words.contains("CertificateRequired") {
         return check
@@ -318,8 +260,6 @@ fn told(check: Check, subject: &str, error: &ConnectError) -> Finding {
     }
 }
 
-/// What probing takes beside connecting.
-const PROBING: Duration = Duration::from_secs(4);
 /// Enough to hand out a new one.
 const DAYS_MIN: i64 = 30;
 
@@ -376,13 +316,6 @@ mod tests {
         );
         assert!(wrong.remedy.unwrap().contains("9092"));
         assert_eq!(judge(None).level, Level::Problem);
-    }
-
-    #[test]
-    fn quic_that_does_not_get_through_is_as_bad_as_it_has_to() {
-        let level = |transport| judge_no_quic("a", 9092, transport, "silence").level;
-        assert_eq!(level(ClientTransport::Auto), Level::Warning);
-        assert_eq!(level(ClientTransport::Quic), Level::Problem);
     }
 
     #[test]

@@ -1,10 +1,16 @@
-//! What the system grants to UDP sockets, and what the path lets through.
+//! What the system grants to UDP sockets, whether QUIC gets through, and what the path lets through.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use flwr_transport_quic::{Probed, udp::BUFFER_BYTES};
+use flwr_api::fleet::Fleet;
+use flwr_transport_quic::{Connector, Probed, Target, Tuning, udp::BUFFER_BYTES};
+use tokio::time::timeout;
 
-use super::finding::{Check, Finding};
+use super::{
+    finding::{Check, Finding},
+    network::{Looking, told},
+};
+use crate::{address::Address, args::supernode::ClientTransport, peer};
 
 /// Whether QUIC gets the buffers that it asks for.
 pub(super) fn check_buffers() -> Vec<Finding> {
@@ -36,8 +42,63 @@ fn judge_buffer(name: &str, granted: Option<u64>) -> Finding {
     }
 }
 
+/// Whether a server answers over QUIC.
+pub(super) async fn quic(looking: &Looking, address: &Address, subject: &str) -> Vec<Finding> {
+    let Some(tls) = &looking.tls else {
+        return vec![Check::Quic.skipped(subject, "QUIC is always encrypted")];
+    };
+    let target = Target {
+        host: address.host.clone(),
+        port: address.port,
+    };
+    let (tls, host) = (tls.clone(), address.host.clone());
+    let connector = Connector::<Fleet>::new(target, tls.config(), &Tuning::connecting());
+    let connector = match connector {
+        Ok(connector) => {
+            connector.explaining(move |alert, why| peer::explain_alert(&tls, &host, alert, why))
+        }
+        Err(error) => return vec![told(Check::Quic, subject, &error)],
+    };
+    let probed = timeout(looking.patience + PROBING, connector.probe()).await;
+    match probed {
+        Ok(Ok(probed)) => {
+            let ms = probed.rtt.as_secs_f64() * 1e3;
+            let says = format!("{} answers over UDP in {ms:.1} ms", probed.address);
+            let there = Check::Quic.ok(subject, says);
+            vec![there, judge_path(subject, probed)]
+        }
+        Ok(Err(error)) => vec![judge_no_quic(
+            subject,
+            address.port,
+            looking.transport,
+            &error.message,
+        )],
+        Err(_elapsed) => {
+            let why = format!("{address} does not answer over UDP");
+            vec![judge_no_quic(
+                subject,
+                address.port,
+                looking.transport,
+                &why,
+            )]
+        }
+    }
+}
+
+fn judge_no_quic(subject: &str, port: u16, transport: ClientTransport, why: &str) -> Finding {
+    let finding = match transport {
+        ClientTransport::Quic => Check::Quic.problem(subject, why),
+        ClientTransport::Auto | ClientTransport::Grpc => {
+            Check::Quic.warning(subject, format!("{why}; gRPC has to do"))
+        }
+    };
+    finding.mended_by(format!(
+        "start the SuperLink with --transport grpc,quic, and open UDP port {port} on the way: sudo ufw allow {port}/udp"
+    ))
+}
+
 /// How large packets may be on the way that was probed.
-pub(super) fn judge_path(subject: &str, probed: Probed) -> Finding {
+fn judge_path(subject: &str, probed: Probed) -> Finding {
     let Probed { payload_bytes, .. } = probed;
     if payload_bytes >= USUAL_BYTES {
         return Check::PathMtu.ok(
@@ -56,13 +117,13 @@ pub(super) fn judge_path(subject: &str, probed: Probed) -> Finding {
         .mended_by("raise the MTU of the tunnel if you can; QUIC works as it is")
 }
 
+/// What probing takes beside connecting.
+const PROBING: Duration = Duration::from_secs(4);
 /// What a usual link takes: Ethernet less a header or two.
 const USUAL_BYTES: u16 = 1400;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::doctor::finding::Level;
 
@@ -85,5 +146,12 @@ mod tests {
         };
         assert_eq!(judge_path("a", probed(1200)).level, Level::Warning);
         assert_eq!(judge_path("a", probed(1472)).level, Level::Ok);
+    }
+
+    #[test]
+    fn quic_that_does_not_get_through_is_as_bad_as_it_has_to() {
+        let level = |transport| judge_no_quic("a", 9092, transport, "silence").level;
+        assert_eq!(level(ClientTransport::Auto), Level::Warning);
+        assert_eq!(level(ClientTransport::Quic), Level::Problem);
     }
 }

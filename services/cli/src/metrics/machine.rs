@@ -1,4 +1,4 @@
-//! What a process is and stands on: its version, CPU and memory, the disks of its folders, its certificates.
+//! What a process is and stands on: its version, CPU and memory, the disks of its folders.
 
 use std::{
     collections::HashMap,
@@ -7,13 +7,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use flwr_state::{Clock as _, SystemClock};
 use metrics::gauge;
 use metrics_process::Collector;
 use tracing::warn;
 
-use super::names::{BUILD, CERTIFICATE, DATABASE, DISK_FREE, DISK_SIZE};
-use crate::{exit::sentence, renewal::Holds};
+use super::names::{BUILD, DATABASE, DISK_FREE, DISK_SIZE};
 
 /// What is looked at when somebody asks. Reads files, so it blocks.
 #[derive(Debug)]
@@ -23,18 +21,9 @@ pub(crate) struct Machine {
     /// Folders, by what is in them.
     folders: Vec<(&'static str, PathBuf)>,
     database: Option<PathBuf>,
-    certificates: Vec<Certificate>,
     process: Collector,
     /// What was wrong when somebody last asked, by what it was wrong with.
     problems: Mutex<HashMap<&'static str, String>>,
-}
-
-/// A file with certificates.
-#[derive(Debug)]
-struct Certificate {
-    role: &'static str,
-    file: PathBuf,
-    holds: Holds,
 }
 
 impl Machine {
@@ -44,7 +33,6 @@ impl Machine {
             role,
             folders: Vec::new(),
             database: None,
-            certificates: Vec::new(),
             process: Collector::default(),
             problems: Mutex::default(),
         }
@@ -67,24 +55,6 @@ impl Machine {
         }
     }
 
-    /// With a certificate, if there is one.
-    #[must_use]
-    pub(crate) fn certificate(self, role: &'static str, file: Option<PathBuf>) -> Self {
-        self.certificates(role, file, Holds::Own)
-    }
-
-    /// With certificates of CAs, if there are any.
-    #[must_use]
-    pub(crate) fn authorities(self, role: &'static str, file: Option<PathBuf>) -> Self {
-        self.certificates(role, file, Holds::Cas)
-    }
-
-    fn certificates(mut self, role: &'static str, file: Option<PathBuf>, holds: Holds) -> Self {
-        let certificate = file.map(|file| Certificate { role, file, holds });
-        self.certificates.extend(certificate);
-        self
-    }
-
     /// Says what the figures of the process mean. A recorder has to be installed.
     pub(super) fn describe(&self) {
         self.process.describe();
@@ -103,11 +73,6 @@ impl Machine {
         }
         if let Some(database) = &self.database {
             gauge!(DATABASE).set(database_bytes(database));
-        }
-        for Certificate { role, file, holds } in &self.certificates {
-            let expiry = expiry(file, *holds);
-            gauge!(CERTIFICATE, "role" => *role).set(*expiry.as_ref().unwrap_or(&0.0));
-            self.note(role, expiry.map(|_| ()));
         }
     }
 
@@ -142,17 +107,4 @@ fn database_bytes(database: &Path) -> f64 {
     let files = [database, Path::new(&log)];
     let bytes = files.map(|file| fs::metadata(file).map_or(0, |about| about.len()));
     bytes.iter().sum::<u64>() as f64
-}
-
-/// When what a file holds expires, in Unix seconds.
-fn expiry(file: &Path, holds: Holds) -> Result<f64, String> {
-    let certificates = flwr_certs::show(file, SystemClock.now().seconds());
-    let certificates = certificates.map_err(|error| sentence(&error))?;
-    let ends = certificates.iter().map(|certificate| certificate.not_after);
-    let end = match holds {
-        // The first to expire ends the chain; of several CAs, others may have taken the place of one that expires.
-        Holds::Own => ends.reduce(f64::min),
-        Holds::Cas => ends.reduce(f64::max),
-    };
-    Ok(end.unwrap_or_default())
 }

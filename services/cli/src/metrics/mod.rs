@@ -41,6 +41,7 @@ use crate::{
 };
 
 pub(crate) use machine::Machine;
+pub(crate) use names::{CERTIFICATE, REFUSED};
 pub(crate) use watched::{Watched, WatchedLauncher, WatchedNode};
 
 /// Serves what this process counts.

@@ -12,8 +12,10 @@ pub(super) const DISK_FREE: &str = "flwr_quic_disk_free_bytes";
 pub(super) const DISK_SIZE: &str = "flwr_quic_disk_size_bytes";
 /// Size of the database, with what is still to be moved into it.
 pub(super) const DATABASE: &str = "flwr_quic_database_bytes";
-/// When a certificate expires, by what it is for.
-pub(super) const CERTIFICATE: &str = "flwr_quic_certificate_expiry_timestamp_seconds";
+/// When a certificate that is in force expires, by what it is for.
+pub(crate) const CERTIFICATE: &str = "flwr_quic_certificate_expiry_timestamp_seconds";
+/// 1 if the files have others that are refused, else 0, by what they are for.
+pub(crate) const REFUSED: &str = "flwr_quic_certificate_refused";
 
 /// Says what each of them means. A recorder has to be installed.
 pub(super) fn describe() {
@@ -42,7 +44,12 @@ pub(super) fn describe() {
         (
             CERTIFICATE,
             Unit::Seconds,
-            "Unix time when the certificate in the file expires, the first of a chain, the last of several CAs; 0 if it cannot be read",
+            "Unix time when the certificate expires that is in force, the first of a chain, the last of several CAs",
+        ),
+        (
+            REFUSED,
+            Unit::Count,
+            "1 if what its files have now is refused and that of before is in force, else 0",
         ),
     ];
     for (name, unit, meaning) in gauges {

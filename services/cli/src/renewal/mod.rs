@@ -3,18 +3,19 @@
 //! Every few seconds, and at once upon SIGHUP, the files that flags have named are read. What changed and is whole takes the
 //! place of what was there, for connections that begin from then on; those that are open go on. What is not whole is left
 //! alone: the old ones stay in force, and one line says why. Files are compared by their contents (see
-//! [`Fingerprint`]), so it does not matter how they were replaced.
+//! [`Fingerprint`]), so it does not matter how they were replaced. Metrics tell of what is in force, and whether the files are
+//! refused.
 
 mod watched;
 
 use std::{
     fmt,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use flwr_certs::{CertInfo, show};
+use flwr_certs::{CertInfo, Fingerprint, show};
 use flwr_state::{Clock as _, SystemClock};
 use flwr_transport::Drain;
 use tokio::{
@@ -24,19 +25,60 @@ use tokio::{
 };
 use tracing::error;
 
-use crate::exit::{Exit, sentence};
+use crate::exit::sentence;
 use watched::Watched;
 
 /// Files that belong together, and what to do when they change.
 pub(crate) struct Material {
     /// What they are for, as the log calls it.
     pub(crate) purpose: &'static str,
-    /// All files that are read.
-    pub(crate) files: Vec<PathBuf>,
+    /// All files that are read, as they were before.
+    pub(crate) seen: Seen,
     /// The certificates of which it counts when they expire.
-    pub(crate) certificates: Vec<(Holds, PathBuf)>,
+    pub(crate) certificates: Vec<Certificate>,
     /// Reads the files, at this time in Unix seconds.
     pub(crate) read: Read,
+}
+
+/// Files, and what was in them at one moment.
+pub(crate) struct Seen {
+    files: Vec<PathBuf>,
+    contents: Fingerprint,
+}
+
+impl Seen {
+    /// As they are now. What is read after that is not older.
+    pub(crate) fn now(files: Vec<PathBuf>) -> Self {
+        let contents = Fingerprint::of(files.iter().map(PathBuf::as_path));
+        Self { files, contents }
+    }
+
+    fn again(&self) -> Fingerprint {
+        Fingerprint::of(self.files.iter().map(PathBuf::as_path))
+    }
+}
+
+/// A file with certificates.
+#[derive(Clone, Debug)]
+pub(crate) struct Certificate {
+    /// What they are for, as metrics call it.
+    pub(crate) role: &'static str,
+    pub(crate) holds: Holds,
+    pub(crate) path: PathBuf,
+}
+
+impl Certificate {
+    /// One that is shown to peers.
+    pub(crate) fn own(role: &'static str, path: &Path) -> Self {
+        let (holds, path) = (Holds::Own, path.to_owned());
+        Self { role, holds, path }
+    }
+
+    /// Those of CAs.
+    pub(crate) fn cas(role: &'static str, path: &Path) -> Self {
+        let (holds, path) = (Holds::Cas, path.to_owned());
+        Self { role, holds, path }
+    }
 }
 
 /// Reads files and makes of them what is used, or says what is wrong.
@@ -60,13 +102,13 @@ pub(crate) enum Holds {
 }
 
 impl Holds {
-    /// Of several CAs any will do; of a certificate and its chain, the first is meant.
+    /// The one that it ends with: the first of a chain; of several CAs the last, as others may have taken the place of one
+    /// that expires.
     fn pick(self, found: Vec<CertInfo>) -> Option<CertInfo> {
+        let by_end = |one: &CertInfo, other: &CertInfo| one.not_after.total_cmp(&other.not_after);
         match self {
-            Self::Cas => found
-                .into_iter()
-                .max_by(|one, other| one.not_after.total_cmp(&other.not_after)),
-            Self::Own => found.into_iter().next(),
+            Self::Cas => found.into_iter().max_by(by_end),
+            Self::Own => found.into_iter().min_by(by_end),
         }
     }
 }
@@ -74,6 +116,7 @@ impl Holds {
 /// A certificate in force.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InForce {
+    pub(crate) role: &'static str,
     pub(crate) subject: String,
     /// Unix seconds.
     pub(crate) not_after: f64,
@@ -81,11 +124,11 @@ pub(crate) struct InForce {
 
 /// All that a daemon has to watch.
 #[derive(Default)]
-pub(crate) struct Renewals(Vec<Material>);
+pub(crate) struct Renewals(Vec<Watched>);
 
 impl fmt::Debug for Renewals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let purposes = self.0.iter().map(|material| material.purpose);
+        let purposes = self.0.iter().map(Watched::purpose);
         f.debug_list().entries(purposes).finish()
     }
 }
@@ -93,13 +136,18 @@ impl fmt::Debug for Renewals {
 impl Renewals {
     /// Watches these too. They have been read and are in force.
     pub(crate) fn add(&mut self, material: Material) {
-        self.0.push(material);
+        if !material.seen.files.is_empty() {
+            let now = SystemClock.now().seconds();
+            self.0.push(Watched::new(material, now));
+        }
     }
 
     /// Watches until the drain is asked; looks at once when `asked`.
     pub(crate) async fn watch(self, asked: Arc<Notify>, drain: Drain) {
-        let watched: Vec<_> = self.0.into_iter().map(Watched::new).collect();
-        let watched = Arc::new(Mutex::new(watched));
+        let mut watched = self.0;
+        if watched.is_empty() {
+            return;
+        }
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -109,25 +157,29 @@ impl Renewals {
                 () = asked.notified() => true,
                 _ = ticks.tick() => false,
             };
-            let watched = Arc::clone(&watched);
             let looked = spawn_blocking(move || {
-                let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
                 let now = SystemClock.now().seconds();
                 watched.iter_mut().for_each(|one| one.look(now, is_asked));
+                watched
             });
-            if let Err(error) = looked.await {
-                error!(%error, "The certificates were not looked at");
-            }
+            watched = match looked.await {
+                Ok(watched) => watched,
+                Err(error) => {
+                    error!(%error, "The certificates are not looked at any more");
+                    return;
+                }
+            };
         }
     }
 }
 
 /// What the certificate files of a material say now.
-fn in_force(certificates: &[(Holds, PathBuf)], now_unix: f64) -> Result<Vec<InForce>, Exit> {
+fn in_force(certificates: &[Certificate], now_unix: f64) -> Result<Vec<InForce>, String> {
     let mut found = Vec::new();
-    for (holds, path) in certificates {
-        let infos = show(path, now_unix).map_err(|error| Exit::Problem(sentence(&error)))?;
+    for Certificate { role, holds, path } in certificates {
+        let infos = show(path, now_unix).map_err(|error| sentence(&error))?;
         found.extend(holds.pick(infos).map(|info| InForce {
+            role,
             subject: info.subject,
             not_after: info.not_after,
         }));

@@ -26,35 +26,34 @@ use crate::{
     address::Address,
     args::{doctor::OutputFormat, status::StatusOptions},
     exit::Exit,
-    output::say,
+    output::{Said, say},
     peer,
 };
 use figures::Figures;
 use page::Page;
 
-/// Prints what there is; again and again if that was asked for.
+/// Prints what there is; again and again if that was asked for, until nobody reads it. False if it cannot be printed.
 ///
 /// # Errors
 /// When the SuperLink does not answer; while it is watched, that is said and tried again.
 pub(crate) async fn run(options: StatusOptions) -> Result<bool, Exit> {
     let source = Source::new(&options)?;
-    let mut before = source.first_page().await?;
+    let mut before = None;
     loop {
         let looked = source.look(&mut before).await;
         let Some(seconds) = options.watch else {
-            say(&print(&looked?, options.format));
-            return Ok(true);
+            return Ok(say(&print(&looked?, options.format)) != Said::Failed);
         };
         let text = match looked {
             Ok(status) => print(&status, options.format),
-            Err(error) => format!("error: {error}\n"),
+            Err(error) => complaint(&error, options.format),
         };
         let clear = options.format == OutputFormat::Human && io::stdout().is_terminal();
-        // Who reads no more has seen enough.
-        if !say(&format!("{}{text}", if clear { CLEAR } else { "" })) {
-            return Ok(true);
+        match say(&format!("{}{text}", if clear { CLEAR } else { "" })) {
+            Said::Printed => sleep(Duration::from_secs(seconds)).await,
+            Said::Unwanted => return Ok(true),
+            Said::Failed => return Ok(false),
         }
-        sleep(Duration::from_secs(seconds)).await;
     }
 }
 
@@ -94,15 +93,27 @@ impl Source {
         })
     }
 
-    /// What rates are measured from; a moment before the first look.
-    async fn first_page(&self) -> Result<Option<Page>, Exit> {
+    /// What the metrics say, with the rates since `before`, or, the first time, since a moment ago.
+    async fn figures(&self, before: &mut Option<Page>) -> Result<Option<Figures>, Exit> {
         let Some(metrics) = &self.metrics else {
             return Ok(None);
         };
-        let page = Page::fetch(metrics, self.patience).await;
-        let page = page.map_err(Exit::Problem)?;
-        sleep(RATE_PERIOD).await;
-        Ok(Some(page))
+        let fetch = || async {
+            let page = Page::fetch(metrics, self.patience).await;
+            page.map_err(Exit::Problem)
+        };
+        let former = match before.take() {
+            Some(page) => page,
+            None => {
+                let page = fetch().await?;
+                sleep(RATE_PERIOD).await;
+                page
+            }
+        };
+        let page = fetch().await?;
+        let figures = Figures::of(&former, &page);
+        *before = Some(page);
+        Ok(Some(figures))
     }
 
     async fn look(&self, before: &mut Option<Page>) -> Result<Status, Exit> {
@@ -115,21 +126,11 @@ impl Source {
             Ok(server.version)
         });
         let version = asked.await.map_err(unreached)?.clone();
-        let figures = match (&self.metrics, before.as_mut()) {
-            (Some(metrics), Some(before)) => {
-                let page = Page::fetch(metrics, self.patience).await;
-                let page = page.map_err(Exit::Problem)?;
-                let figures = Figures::of(before, &page);
-                *before = page;
-                Some(figures)
-            }
-            _ => None,
-        };
         Ok(Status {
             address: self.address.clone(),
             version,
             seen,
-            figures,
+            figures: self.figures(before).await?,
         })
     }
 }
@@ -138,6 +139,14 @@ fn print(status: &Status, format: OutputFormat) -> String {
     match format {
         OutputFormat::Human => for_people(status),
         OutputFormat::Json => format!("{}\n", as_json(status)),
+    }
+}
+
+/// Why there is nothing to print this time.
+fn complaint(why: &Exit, format: OutputFormat) -> String {
+    match format {
+        OutputFormat::Human => format!("error: {why}\n"),
+        OutputFormat::Json => format!("{}\n", json!({ "error": why.to_string() })),
     }
 }
 

@@ -148,10 +148,16 @@ def test_a_certificate_that_expires_soon(tmp_path: Path, certificates: Certifica
                 prometheus.wait_firing("FlowerCertificateExpiring", instance=soon, role=role)
             alerts = prometheus.firing()
             assert not [alert for alert in alerts if alert.get("instance") == late], alerts
-            # One that cannot be read any more is worth a look, too.
-            lasting.cert.unlink()
-            prometheus.wait_firing("FlowerCertificateExpiring", instance=late, role="server")
-            lines = re.findall(r"Metrics of `server` are not known", links[1].log)
+            # What is in force is told of, whatever the files have.
+            lasting.key.write_bytes((folder / "ca/ca.key").read_bytes())
+            prometheus.wait_firing("FlowerCertificateRefused", instance=late)
+            expiry = f'flwr_quic_certificate_expiry_timestamp_seconds{{instance="{late}",role="server"}}'
+            served = prometheus.value(expiry)
+            subprocess.run([binary(), "certs", "server", "--force", "--dir", folder], check=True)
+            prometheus.wait_quiet("FlowerCertificateRefused")
+            renewed = prometheus.value(expiry)
+            assert served and renewed and served < renewed
+            lines = re.findall("The certificates of Fleet and Control stay as they were", links[1].log)
             assert len(lines) == 1
 
 

@@ -137,7 +137,7 @@ def broken(pki: Path, directory: Path, how: str) -> Path:
         ("no server", "files", "no certificate of a server", "flwr-quic certs server --dir"),
         ("junk", "files", "holds no certificate", "flwr-quic certs server --dir"),
         ("foreign key", "key", "does not fit the certificate", "flwr-quic certs server --dir"),
-        ("foreign ca", "chain", "is not signed by the CA", "flwr-quic certs client"),
+        ("foreign ca", "chain", "is not signed by the CA", "flwr-quic certs renew --all --dir"),
         ("open key", "permissions", "everybody on this machine can use the private key", "chmod 400"),
         ("no key", "files", "the private key is missing", "flwr-quic certs server --dir"),
     ],
@@ -338,6 +338,38 @@ def test_status_is_watched(link: SuperLink, pki: Path) -> None:
         lines = [json.loads(watching.stdout.readline()) for _ in range(2)]
         watching.terminate()
     assert lines[0]["superlink"] == link.control and lines[0]["now"] < lines[1]["now"]
+
+
+def test_watching_ends_with_its_reader(link: SuperLink, pki: Path) -> None:
+    given = ["--control", link.control, "--root-certificates", str(pki / "ca.crt"), "--watch", "1"]
+    with subprocess.Popen([str(binary()), "status", *given], stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().startswith("SuperLink ")
+        watching.stdout.close()
+        assert watching.wait(20) == 0
+
+
+def test_what_cannot_be_printed_is_a_failure(link: SuperLink, pki: Path) -> None:
+    given = ["--control", link.control, "--root-certificates", str(pki / "ca.crt"), "--watch", "1"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [str(binary()), "status", *given], stdout=full, stderr=subprocess.PIPE, check=False, timeout=20
+        )
+    assert done.returncode == 1 and b"stdout cannot be written" in done.stderr, done
+
+
+def test_watching_goes_on_when_nobody_answers(tmp_path: Path) -> None:
+    """And says so in the form that was asked for, the metrics included."""
+    metrics, link = f"127.0.0.1:{free_port()}", SuperLink(tmp_path / "late")
+    argv = [str(binary()), "status", "--insecure", "--control", link.control, "--metrics", metrics]
+    with subprocess.Popen([*argv, "--watch", "1", "--format", "json"], stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        assert list(first) == ["error"] and "Connection refused" in first["error"], first
+        with link:
+            missing = json.loads(next(line for line in watching.stdout if "metrics" in line))
+            assert "--metrics-address" in missing["error"], missing
+        watching.terminate()
 
 
 @pytest.mark.parametrize("case", ["nobody", "wrong ca", "no metrics", "fleet"])

@@ -43,6 +43,7 @@ def test_calls_that_are_answered_over_tls(link: SuperLink, certificates: Certifi
     assert said.returncode == 0 and said.stdout == f"{link.control} serves the Control API\n", said
     plain = ask(link.control)
     assert plain.returncode == 1 and "TLS" in plain.stderr, plain
+    assert plain.stderr.endswith("give --root-certificates\n"), plain
 
 
 def test_an_authority_that_did_not_sign(link: SuperLink, tmp_path: Path) -> None:
@@ -56,6 +57,7 @@ def test_nobody_is_there() -> None:
     said = ask(address)
     assert said.returncode == 1
     assert said.stderr.startswith(f"error: no connection to {address}: Connection refused"), said
+    assert "--root-certificates" not in said.stderr, said
 
 
 def test_a_daemon_that_hangs(link: SuperLink) -> None:

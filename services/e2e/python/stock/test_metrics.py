@@ -27,6 +27,7 @@ TYPES = {
     "flwr_quic_calls_refused": "counter",
     "flwr_quic_calls_under_way": "gauge",
     "flwr_quic_certificate_expiry_timestamp_seconds": "gauge",
+    "flwr_quic_certificate_refused": "gauge",
     "flwr_quic_client_body_bytes": "counter",
     "flwr_quic_client_calls": "counter",
     "flwr_quic_connection_bytes": "counter",

@@ -198,7 +198,7 @@ def test_client_certificates_and_their_ca(
         former = tmp_path / "former"
         shutil.copytree(clients, former)
         certs(clients, "ca", "--force")
-        certs(clients, "renew", "--new-keys")
+        certs(clients, "renew", "--all", "--new-keys")
         site.link.process.wait_log(TOOK_UP)
         site.nodes[0].wait_log("Took up the certificates for connecting: ")
         for name, own in (("behind", former), ("ahead", clients)):
@@ -226,7 +226,7 @@ def test_appio_and_its_superexec(tmp_path: Path, pki: Certificates) -> None:
     with Federation(tmp_path, tls=pki, node_isolation="subprocess", **options) as site:
         site.app("probe").start().check_round()
         certs(appio, "ca", "--force")
-        certs(appio, "renew")
+        certs(appio, "renew", "--all")
         site.link.process.wait_log("Took up the certificates of AppIo: ")
         assert isinstance(site.superexec, Process)
         site.superexec.wait_log("Took up the certificates for connecting: ")

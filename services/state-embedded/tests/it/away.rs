@@ -6,7 +6,7 @@ use flwr_state::{Beat, LinkState, Nodes, Runs, Wakeups};
 use flwr_state_embedded::{EmbeddedState, open};
 use tempfile::TempDir;
 
-use crate::world::{config, copy};
+use crate::world::{config, copy, files};
 
 const NODE: NodeId = NodeId(7);
 const RUN: RunId = RunId(9);
@@ -83,4 +83,18 @@ async fn who_was_gone_before_stays_gone() {
         assert_eq!(state.nodes_online(now).await.unwrap(), []);
         assert_eq!(phase(&state, now).await, Phase::Running);
     }
+}
+
+#[tokio::test]
+async fn whoever_asks_whether_it_works_has_nothing_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = begun(&folder).await;
+    state.checkpoint(at(1.0)).await.unwrap();
+    // What can wait for the next checkpoint.
+    assert!(state.beat_node(NODE, 20.0, at(2.0)).await.unwrap());
+    let before = files(folder.path());
+    state.check().await.unwrap();
+    assert!(files(folder.path()) == before);
+    state.checkpoint(at(3.0)).await.unwrap();
+    assert!(files(folder.path()) != before);
 }

@@ -127,6 +127,10 @@ impl LinkState for World {
         self.state().await.checkpoint(now).await
     }
 
+    async fn check(&self) -> StoreResult<()> {
+        self.state().await.check().await
+    }
+
     async fn census(&self, now: UnixTime) -> StoreResult<Census> {
         self.state().await.census(now).await
     }

@@ -32,6 +32,10 @@ impl<S: Storage> LinkState for State<S> {
         self.step(|tables| tables.catch_up(now)).await
     }
 
+    async fn check(&self) -> StoreResult<()> {
+        self.step(|_| ()).await
+    }
+
     async fn census(&self, now: UnixTime) -> StoreResult<Census> {
         Ok(self.look(|tables| tables.census(now)))
     }
