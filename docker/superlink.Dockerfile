@@ -24,7 +24,8 @@ ENV FLWR_QUIC_HEALTH_SERVER_ADDRESS=127.0.0.1:9099
 USER 49999:49999
 WORKDIR /app
 EXPOSE 9091 9092 9092/udp 9093
-HEALTHCHECK --interval=2s --timeout=8s --start-period=10s --retries=3 CMD ["flwr-quic-healthcheck"]
+# Before the first success nothing counts as a failure: reading a large database takes its time.
+HEALTHCHECK --interval=2s --timeout=8s --start-period=300s --retries=3 CMD ["flwr-quic-healthcheck"]
 ENTRYPOINT ["tini", "--", "flwr-quic", "superlink"]
 
 # -- Flower's Python programs, and what apps need ---------------------------------------------------

@@ -24,7 +24,7 @@ ENV FLWR_QUIC_HEALTH_SERVER_ADDRESS=127.0.0.1:9099
 USER 49999:49999
 WORKDIR /app
 EXPOSE 9094
-HEALTHCHECK --interval=5s --timeout=8s --start-period=10s --retries=3 CMD ["flwr-quic-healthcheck"]
+HEALTHCHECK --interval=5s --timeout=8s --start-period=300s --retries=3 CMD ["flwr-quic-healthcheck"]
 ENTRYPOINT ["tini", "--", "flwr-quic", "supernode"]
 
 # -- Flower's Python programs, and what apps need ---------------------------------------------------

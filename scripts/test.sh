@@ -15,7 +15,8 @@ usage: bash scripts/test.sh [--quick] [PYTEST-ARGUMENT...]
   --quick   without the Python tests marked slow (a gigabyte of arrays, leases that must run out), and without Docker
 
 Anything else goes to pytest, for instance: bash scripts/test.sh -k health; the Docker tests are left out then.
-They need an engine, or root on Debian to install and start one; without, they say why they are skipped.
+They need an engine, or root on Debian to install and start one; without, they say why they are skipped, and fail with
+FLWR_DOCKER_TESTS=must. They refuse an engine with a federation on it, whose data would be lost.
 FLWR_E2E_REFERENCE=1 runs the Python tests against stock flower-superlink instead.
 END
 }

@@ -18,6 +18,10 @@ else
     install -m 755 target/release/flwr-quic "$1"
     rm -rf target
 fi
+"$1/flwr-quic" --version || {
+    echo "error: this flwr-quic does not run on Debian bookworm: compile it there, or let the build compile it" >&2
+    exit 1
+}
 for daemon in superlink supernode superexec; do
     printf '#!/bin/sh\nexec flwr-quic %s "$@"\n' "$daemon" >"$1/flower-$daemon"
     chmod 755 "$1/flower-$daemon"

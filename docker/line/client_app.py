@@ -15,7 +15,9 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """Go half of the way from the line that was sent to the one that fits best."""
     sent = message.content["arrays"].to_numpy_ndarrays()[0]
-    x, y = _own_points(int(context.node_config.get("partition-id", 0)))
+    partition = int(context.node_config.get("partition-id", 0))
+    print(f"partition {partition} of {context.node_config.get('num-partitions', 1)}", flush=True)
+    x, y = _own_points(partition)
     best = np.polyfit(x, y, 1)
     time.sleep(float(context.run_config["seconds"]))
     content = RecordDict(

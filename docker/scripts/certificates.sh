@@ -22,7 +22,7 @@ join_secrets() {
     done
 }
 
-# private FILE: where a private key or a join secret lies, see docker-compose.secrets.yml.
+# private FILE: where a private key or a join secret lies.
 private() {
     echo "${SECRETS_DIR:-$CERTIFICATES}/$1"
 }
@@ -33,6 +33,17 @@ path() {
         *.key | join/*) private "$1" ;;
         *) echo "$CERTIFICATES/$1" ;;
     esac
+}
+
+# is_there FILE: what lies in a directory that only the user of the containers may enter is taken to be.
+is_there() {
+    local place
+    place=$(path "$1")
+    [[ -e $place ]] && return
+    for place in "$(dirname "$place")" "${SECRETS_DIR:-$CERTIFICATES}"; do
+        [[ -d $place && ! -x $place ]] && return
+    done
+    return 1
 }
 
 # The command that makes a file of a pair.
@@ -52,7 +63,7 @@ certificates_exist() {
                 "Remove it with \`sudo rmdir $(path "$file")\` and make the file"
         fi
         # Join secrets are made further below.
-        [[ -e $(path "$file") || $file == join/* ]] || missing+=("$file")
+        [[ $file == join/* ]] || is_there "$file" || missing+=("$file")
     done
     [[ ${#missing[@]} -eq 0 ]] && return
     for file in "${missing[@]}"; do echo "error: $(path "$file") is missing"; done >&2
@@ -60,24 +71,35 @@ certificates_exist() {
         echo "make what is missing:"
         echo "  cd ../certificates"
         for file in "${missing[@]}"; do echo "  $(maker_of "${file%.*}")"; done | uniq
+        [[ -z ${SECRETS_DIR:-} ]] || echo "and move the keys to $SECRETS_DIR"
     } >&2
     exit 1
 }
 
-# certificates_verify STRICT: chains, dates, keys and names.
+# verify_pair PAIR: chain, dates, key and names. Who may not read the key has the user of the containers look, who has to.
+verify_pair() {
+    local host=superlink root='' files look=(flwr_quic)
+    [[ $1 == server/* ]] || host=supernode-${1//[^0-9]/}
+    files=("$CERTIFICATES/ca/ca.crt" "$CERTIFICATES/$1.crt" "$(private "$1.key")")
+    if [[ ! -r ${files[2]} ]]; then
+        root=/host
+        look=(in_image "$APP_UID" "$root" "${files[@]}" -- flwr-quic)
+    fi
+    "${look[@]}" certs verify --ca "$root${files[0]}" --cert "$root${files[1]}" --key "$root${files[2]}" \
+        --host "$host" 2>&1 | sed "s|$root/|/|g"
+}
+
+# certificates_verify STRICT: those of all pairs.
 certificates_verify() {
-    local pair host said open problems=() remakes=()
+    local pair said open problems=() remakes=()
     for pair in $(pairs); do
-        case $pair in
-            server/*) host=superlink ;;
-            *) host=supernode-${pair//[^0-9]/} ;;
-        esac
-        if said=$(flwr_quic certs verify --ca "$CERTIFICATES/ca/ca.crt" --cert "$CERTIFICATES/$pair.crt" \
-            --key "$(private "$pair.key")" --host "$host" 2>&1); then
+        if said=$(verify_pair "$pair"); then
             echo "   ${said#"$CERTIFICATES/"}"
             continue
         fi
-        # Development does with that, see certificates_permit.
+        [[ $said != *"cannot read"* && $said != *"bind source path does not exist"* ]] ||
+            fail "${said#error: }. You have to be able to read it, or user $APP_UID, who the containers are: $(how_to_permit)"
+        # Development does with that.
         open=$(grep 'everybody on this machine' <<<"$said" || true)
         said=$(grep -v 'everybody on this machine' <<<"$said" || true)
         if [[ -n $open && $1 == yes ]]; then
@@ -99,53 +121,43 @@ certificates_verify() {
 
 join_secrets_exist() {
     local secret
-    mkdir -p "$(private join)"
     for secret in $(join_secrets); do
-        [[ -e $(private "$secret") ]] || flwr_quic keys join-secret --out "$(private "$secret")" >/dev/null
+        is_there "$secret" || flwr_quic keys join-secret --out "$(private "$secret")" >/dev/null ||
+            fail "put a secret into $(private "$secret"): flwr-quic keys join-secret --out FILE makes one"
     done
 }
 
-# certificates_permit STRICT: keys and secrets become files of the containers' user, that the group of who runs this can
-# read; where nobody may give files away, everybody can, unless that is refused.
+# certificates_permit STRICT: keys and secrets become files of the containers' user that their group, which is that of who
+# made them, can read. Those that everybody can read are left as somebody has made them.
 certificates_permit() {
-    local files=() file as=()
+    local file place owner mode given=()
+    chmod -f a+r "$CERTIFICATES/ca/ca.crt" "$CERTIFICATES"/server/server.crt "$CERTIFICATES"/clients/client*.crt || true
     for file in $(pairs | sed 's/$/.key/') $(join_secrets); do
-        [[ $(stat -c %u "$(private "$file")") == "$APP_UID" ]] || files+=("$(private "$file")")
+        place=$(private "$file")
+        # What cannot be looked at is the other user's already.
+        read -r owner mode < <(stat -Lc '%u %a' "$place" 2>/dev/null || echo "$APP_UID 0")
+        [[ $mode != *[4-7] || $1 == no ]] || fail "everybody on this machine can read $place: \`chmod 440\` it"
+        [[ $owner == "$APP_UID" || $mode == *[4-7] ]] || given+=("$place")
     done
-    chmod a+r "$CERTIFICATES/ca/ca.crt" "$CERTIFICATES"/server/server.crt "$CERTIFICATES"/clients/client*.crt 2>/dev/null ||
-        true
-    [[ ${#files[@]} -eq 0 ]] && return
-    if [[ $EUID -ne 0 ]]; then
-        as=(sudo -n)
-    fi
-    if "${as[@]}" chown "$APP_UID:$(id -g)" "${files[@]}" 2>/dev/null; then
-        for file in "${files[@]}"; do
-            case $file in
-                */join/*) "${as[@]}" chmod 400 "$file" ;;
-                *) "${as[@]}" chmod 440 "$file" ;;
-            esac
-        done
-        echo "   given to user $APP_UID: ${files[*]#"$CERTIFICATES/"}"
-    elif [[ $1 == yes ]]; then
-        fail "user $APP_UID, whose the containers are, cannot be given its private keys without a password, and nobody else" \
-            "is to read them: run this once with sudo, or see docker-compose.secrets.yml"
-    else
-        chmod 644 "${files[@]}"
-        warn "everybody on this machine can read the private keys now, which does for development. Otherwise run" \
-            "\`sudo chown -R $APP_UID:$(id -g) $CERTIFICATES/*\` and \`chmod 440\` the keys, or see" \
-            "docker-compose.secrets.yml"
-    fi
+    [[ ${#given[@]} -eq 0 ]] && return
+    # shellcheck disable=SC2016 # of that shell
+    as_root sh -c 'uid=$1; shift; for file; do chown "$uid" "$file" && chmod 440 "$file" || exit; done' sh \
+        "$APP_UID" "${given[@]}" || fail "${given[*]} could not be given to user $APP_UID: $(how_to_permit)"
+    echo "   given to user $APP_UID: ${given[*]#"$CERTIFICATES/"}"
+}
+
+# What makes keys readable by hand.
+how_to_permit() {
+    echo "\`sudo chown $APP_UID\` private keys and join secrets, mode 440; where Docker maps user ids, and for development," \
+        "\`chmod 644\` them"
 }
 
 # Whether the user of the containers really can read what they mount: user ids may be mapped.
 certificates_readable() {
-    local file mounts=() number=0 said
+    local file files=() said
     for file in ca/ca.crt $(pairs | sed 's/.*/&.crt &.key/') $(join_secrets); do
-        number=$((number + 1))
-        mounts+=(--volume "$(path "$file"):/check/$number:ro")
+        files+=("$(path "$file")")
     done
-    said=$(docker run --rm --network none --entrypoint sh "${mounts[@]}" flwr-quic/superlink:slim -c \
-        'for file in /check/*; do cat "$file" >/dev/null || exit 1; done' 2>&1) ||
-        fail "the containers, whose user is $APP_UID, cannot read all certificates: $said." \
-            "Run \`sudo chown -R $APP_UID:$(id -g) $CERTIFICATES/*\`; with rootless Docker, \`chmod 644\` the keys"
+    said=$(in_image "$APP_UID" /host "${files[@]}" -- cat "${files[@]/#//host}" 2>&1 >/dev/null) ||
+        fail "the containers, whose user is $APP_UID, cannot read all certificates: $said. $(how_to_permit)"
 }

@@ -14,7 +14,8 @@ usage: ./scripts/check-status.sh [-s SERVICE] [-l | --logs] [-f | --follow]
   -l, --logs              the latest lines of the logs
   -f, --follow            the logs as they are written, until Ctrl-C
 
-Without --logs and --follow: containers, network, volumes and certificates. Status 1 if a container is not healthy.
+Without --logs and --follow: containers, network, volumes and certificates. Status 1 if a container is not healthy, or a
+daemon not connected to those that it works with.
 END
 }
 
@@ -61,7 +62,7 @@ status() {
 }
 
 containers() {
-    local names=$1 service container health wrong=0
+    local names=$1 service container health ails wrong=0
     [[ -n $names ]] || names=$(sort <<<"$SERVICES")
     for service in $names; do
         container=$(container_of "$service")
@@ -74,19 +75,15 @@ containers() {
         docker inspect --format \
             "{{printf \"  %-24s %-12s since %.19s  restarts %d\" \"$service\" \"$health\" .State.StartedAt .RestartCount}}" \
             "$container"
-        case $health in
-            healthy | running) ;;
-            *)
-                wrong=1
-                last_check_of "$container" | sed 's/^/    /'
-                ;;
-        esac
+        ails=$(what_ails "$container")
+        [[ -z $ails ]] || { echo "    $ails"; wrong=1; }
     done
     return "$wrong"
 }
 
 certificates_left() {
     local file
+    program >/dev/null || image_exists || { echo "  unknown: there is no flwr-quic and no image $IMAGE"; return; }
     for file in "$CERTIFICATES"/ca/ca.crt "$CERTIFICATES"/server/server.crt "$CERTIFICATES"/clients/client*.crt; do
         if [[ -f $file ]]; then
             flwr_quic certs show "$file" | sed -n "s|^ *valid until *|  ${file#"$CERTIFICATES/"} until |p"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Iterator
 
@@ -13,7 +14,15 @@ import pytest
 sys.path[:0] = [str(Path(__file__).parents[1] / "python"), str(Path(__file__).parents[1] / "python" / "mix")]
 
 import engine as engines
-from deployment import Deployment
+from deployment import Deployment, run
+
+# A module goes on with what the one before it has started, and the last ones take all of it away.
+ORDER = ("static", "rows", "images", "scripts", "single", "overlays", "transports", "secure", "operations", "teardown")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts modules."""
+    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +34,44 @@ def engine() -> Iterator[None]:
         if os.environ.get("FLWR_DOCKER_TESTS") == "must":
             raise
         pytest.skip(f"no Docker engine: {why}")
-    yield
-    started.close()
+    try:
+        if started.own:
+            clear(taken())
+        elif taken():
+            # Whose names these are: they would be used, and in the end removed.
+            raise RuntimeError(f"there is a federation on this machine, of which the tests would take away {taken()}")
+        unnamed = engines.unnamed_images()
+        yield
+        if not started.own:
+            clear({"image": sorted(engines.unnamed_images() - unnamed)})
+    finally:
+        started.close()
+
+
+def taken() -> dict[str, list[str]]:
+    """What has the names that the deployment uses, by kind."""
+    formats = {
+        "container": "docker ps -a --format '{{.Names}}'",
+        "volume": "docker volume ls --format '{{.Name}}'",
+        "network": "docker network ls --format '{{.Name}}'",
+        "image": "docker images --format '{{.Repository}}:{{.Tag}}'",
+    }
+    found = {
+        kind: [name for name in run(command).split() if name.startswith(("flower-", "flwr-quic/"))]
+        for kind, command in formats.items()
+    }
+    return {kind: names for kind, names in found.items() if names}
+
+
+def clear(names: dict[str, list[str]]) -> None:
+    """Removes what a session before this one has left, or this one."""
+    for kind, those in names.items():
+        if not those:
+            continue
+        force = "" if kind == "network" else "--force"
+        # Again: some are made of others.
+        for _ in range(2):
+            run(f"docker {kind} rm {force} {' '.join(those)} || true")
 
 
 @pytest.fixture(scope="session")
@@ -39,16 +84,21 @@ def binary() -> Path:
 
 
 @pytest.fixture(scope="session")
-def deployment(engine: None, binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A deployment with certificates for two nodes and images, not started; removed with all that is its own."""
-    made = Deployment(tmp_path_factory.mktemp("deployment"), binary, Path(sys.executable).parent)
-    # Whose names these are, nobody else's containers may have.
-    taken = made.shell("docker ps -a --filter name=flower- --format '{{.Names}}'").split()
-    if taken:
-        pytest.skip(f"a federation is deployed on this machine: {', '.join(taken)}")
-    made.make_certificates()
+def deployment(engine: None, binary: Path) -> Iterator[Deployment]:
+    """A deployment with certificates for two nodes, not started; removed with all that is its own."""
+    # Not below pytest's folder, into which nobody else may look.
+    made = Deployment(Path(tempfile.mkdtemp(prefix="flwr-deployment-")), binary, Path(sys.executable).parent)
     try:
+        made.make_certificates()
         yield made
     finally:
         made.try_shell("./scripts/stop-secure.sh --all")
         shutil.rmtree(made.root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def built(deployment: Deployment) -> Deployment:
+    """With images: those of the deployment, and those with Python."""
+    deployment.build()
+    deployment.build(compose_file="docker-compose.development.yml")
+    return deployment

@@ -33,6 +33,24 @@ VOLUMES = (
 )
 
 
+# An operator's docker-compose.override.yml, as README.md has it: training data, and checks that find out sooner.
+OVERRIDE = """
+services:
+  superexec-serverapp:
+    healthcheck: {interval: 2s}
+  supernode-1:
+    healthcheck: {interval: 2s}
+  superexec-clientapp-1:
+    healthcheck: {interval: 2s}
+    volumes:
+      - ./line:/app/patients:ro
+  supernode-2:
+    healthcheck: {interval: 2s}
+  superexec-clientapp-2:
+    healthcheck: {interval: 2s}
+"""
+
+
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     """What `condition` gives once it is something; fails after so many seconds."""
     end = time.monotonic() + seconds
@@ -44,6 +62,11 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
         time.sleep(0.2)
 
 
+def run(command: str) -> str:
+    """The output of a command of the shell, as it is."""
+    return subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
 def typed(command: str) -> str:
     """A command with `docker compose` as Compose is called here."""
     return re.sub(r"\bdocker compose\b", " ".join(engine.compose()), command)
@@ -52,17 +75,22 @@ def typed(command: str) -> str:
 class Deployment:
     """Copies of `docker/` and `certificates/`, and what an operator types there."""
 
-    def __init__(self, folder: Path, binary: Path, flwr: Path) -> None:
+    def __init__(self, folder: Path, binary: Path, flwr: Path, user: Optional[int] = None) -> None:
+        folder.chmod(0o755)
         self.root = folder
         self.docker = folder / "docker"
         self.certificates = folder / "certificates"
-        ignored = shutil.ignore_patterns("prebuilt", "docker-compose.override.yml", "__pycache__")
+        self._user = user
+        self._started: Optional[dict[str, str]] = None
+        ignored = shutil.ignore_patterns("prebuilt", "docker-compose.nodes.yml", "docker-compose.override.yml", "__pycache__")
         shutil.copytree(engine.REPOSITORY / "docker", self.docker, ignore=ignored)
         shutil.copytree(engine.REPOSITORY / "certificates" / "scripts", self.certificates / "scripts")
         shutil.copy(engine.REPOSITORY / ".dockerignore", folder)
+        (self.docker / "docker-compose.override.yml").write_text(OVERRIDE)
+        self.binary = Path(shutil.copy(binary, folder / "flwr-quic-under-test"))
         self.environment = {
             **os.environ,
-            "FLWR_QUIC_BINARY": str(binary),
+            "FLWR_QUIC_BINARY": str(self.binary),
             "PATH": f"{flwr}:{os.environ['PATH']}",
             "FLWR_HOME": str(folder / "flwr-home"),
             "FLWR_TELEMETRY_ENABLED": "0",
@@ -70,8 +98,24 @@ class Deployment:
             "COLUMNS": "250",
             "PYTHONUNBUFFERED": "1",
         }
-        for name in ("COMPOSE_FILE", "TRANSPORT", "NUM_PARTITIONS", "CONTROL_PUBLISH", "FLEET_PUBLISH"):
+        for name in ("COMPOSE_FILE", "SECRETS_DIR", "TRANSPORT", "NUM_PARTITIONS", "CONTROL_PUBLISH", "FLEET_PUBLISH"):
             self.environment.pop(name, None)
+        self._as: dict[str, Any] = {}
+        if user is not None:
+            self.environment["HOME"] = str(folder)
+            self._as = {"user": user, "group": user, "extra_groups": [engine.socket_group()]}
+            self.give_to_user()
+
+    def as_root(self, command: str, certificates: Optional[Path] = None) -> str:
+        """Types a command about files that belong to the containers, also where this is not root."""
+        steps = f"source ../certificates/scripts/setup/common.sh; as_root {command}"
+        return self.shell(steps, FLWR_CERTIFICATES=str(certificates or self.certificates))
+
+    def give_to_user(self) -> None:
+        """Everything here belongs to whom commands are typed by, if that is somebody else."""
+        if self._user is None:
+            return
+        subprocess.run(["chown", "-R", f"{self._user}:{self._user}", self.root], check=True)
 
     def try_shell(
         self, command: str, folder: Optional[Path] = None, seconds: float = 300, **environment: str
@@ -81,6 +125,7 @@ class Deployment:
             ["bash", "-c", typed(command)],
             cwd=folder or self.docker,
             env={**self.environment, **environment},
+            **self._as,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -101,7 +146,30 @@ class Deployment:
         self.shell(f"{steps} {' '.join(services)}", seconds=900, COMPOSE_FILE=compose_file)
         engine.keep_layers()
 
-    def follow(self, command: str, said: str) -> None:
+    def start(self, **environment: str) -> str:
+        """Has the federation run as that environment says, which `shell` has from then on: the one that runs if that is it,
+        or one without any data. Gives what start-secure.sh said."""
+        if self._started == environment:
+            return ""
+        self.stop()
+        self._started = environment
+        self.environment.update(environment)
+        return self.shell("./scripts/start-secure.sh --no-build", seconds=900)
+
+    def stop(self, command: str = "./scripts/stop-secure.sh --volumes") -> None:
+        """Ends what runs, and its data."""
+        if self._started is not None:
+            self.shell(command)
+            for name in self._started:
+                del self.environment[name]
+            self._started = None
+
+    def runs(self, authority: str = "../certificates/ca/ca.crt") -> dict[str, str]:
+        """The status of each run, such as `running` or `finished:completed`."""
+        said = self.shell(f"$FLWR_QUIC_BINARY status --format json --root-certificates {authority}")
+        return {run["id"]: run["status"] for run in json.loads(said)["runs"]}
+
+    def follow(self, command: str, said: str, end: signal.Signals = signal.SIGTERM) -> None:
         """Types a command that goes on until it is ended; ends it once it has said something."""
         log = self.root / "followed"
         with log.open("wb") as out:
@@ -118,8 +186,8 @@ class Deployment:
             wait_for(lambda: said in log.read_text(errors="replace"), 60, f"{command} says {said}")
             assert process.poll() is None, "it goes on"
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(20)
+            os.killpg(process.pid, end)
+            process.wait(40)
 
     def make_certificates(self, clients: int = 2) -> None:
         """What the document says where certificates are not found."""
@@ -131,8 +199,9 @@ class Deployment:
     def run(self, federation: str = "local-deployment", config: str = "") -> "Run":
         """`flwr run .` from the host; gives the run once it is submitted."""
         flag = f" --run-config '{config}'" if config else ""
+        begun = time.time()
         said = self.shell(f"flwr run . {federation}{flag}")
-        return Run(self, re.search(r"started run (\d+)", said).group(1), federation)
+        return Run(self, re.search(r"started run (\d+)", said).group(1), begun)
 
     def inspect(self, what: str) -> dict[str, Any]:
         """What Docker knows of something."""
@@ -151,29 +220,25 @@ class Deployment:
 
 
 class Run:
-    """A run of the app in `docker/`."""
+    """A run of the app in `docker/`, which was submitted after a moment."""
 
-    def __init__(self, deployment: Deployment, run_id: str, federation: str = "local-deployment") -> None:
+    def __init__(self, deployment: Deployment, run_id: str, begun: float) -> None:
         self.deployment = deployment
         self.id = run_id
-        self.federation = federation
+        self.begun = begun
 
-    @property
-    def status(self) -> str:
-        """Such as `running` or `finished:completed`."""
-        asked = f"flwr ls . {self.federation} --run-id {self.id} --format json"
-        done = self.deployment.try_shell(asked)
-        found = re.search(r'"status":\s*"([a-z:]+)"', done.stdout)
-        return found.group(1) if found else ""
-
-    def wait(self, seconds: float = 120) -> None:
+    def wait(self, seconds: float = 120, authority: str = "../certificates/ca/ca.crt") -> None:
         """Waits for its end, which must be a good one."""
-        status = wait_for(lambda: re.match("finished.*", self.status), seconds, f"run {self.id} ends")
-        log = self.deployment.try_shell(f"timeout 20 flwr log {self.id} . {self.federation} --show").stdout
-        assert status.group() == "finished:completed", log[-4000:]
+        status = wait_for(
+            lambda: re.match("finished.*", self.deployment.runs(authority).get(self.id, "")),
+            seconds,
+            f"run {self.id} ends",
+        )
+        if status.group() != "finished:completed":
+            raise AssertionError(f"{status.group()}: {self.deployment.try_shell('docker logs flower-superexec-serverapp').stdout[-4000:]}")
 
     def wait_round(self, number: int, seconds: float = 90) -> None:
         """Waits until the ServerApp has begun a round."""
         mark = f"[ROUND {number}/"
-        logs = "docker logs flower-superexec-serverapp"
+        logs = f"docker logs --since {self.begun:.3f} flower-superexec-serverapp"
         wait_for(lambda: mark in self.deployment.shell(logs), seconds, f"round {number} of run {self.id}")

@@ -31,11 +31,11 @@ class Engine:
     def __init__(self) -> None:
         self._daemon: Optional[subprocess.Popen[bytes]] = None
         self._run = ""
-        if not answers():
-            self._start()
-        if not compose():
-            _install("docker-compose")
         try:
+            if not answers():
+                self._start()
+            if not compose():
+                _install("docker-compose")
             ensure_base_image()
         except BaseException:
             self.close()
@@ -51,6 +51,8 @@ class Engine:
         DATA.mkdir(parents=True, exist_ok=True)
         # The names of sockets are short.
         self._run = tempfile.mkdtemp(prefix="flwr-docker-")
+        # Other users reach the socket, if they are of its group.
+        os.chmod(self._run, 0o711)
         socket = f"unix://{self._run}/docker.sock"
         with (DATA / "dockerd.log").open("wb") as log:
             self._daemon = subprocess.Popen(
@@ -66,7 +68,6 @@ class Engine:
         end = time.monotonic() + 60
         while not answers():
             if self._daemon.poll() is not None or time.monotonic() > end:
-                self.close()
                 tail = (DATA / "dockerd.log").read_text(errors="replace").splitlines()[-3:]
                 raise Unavailable(f"dockerd does not run here: {' / '.join(tail)}")
             time.sleep(0.2)
@@ -74,6 +75,8 @@ class Engine:
     def close(self) -> None:
         """End the engine that was started here."""
         if self._daemon is not None:
+            if answers():
+                _keep_stage()
             self._daemon.terminate()
             try:
                 self._daemon.wait(30)
@@ -86,14 +89,41 @@ class Engine:
 
 
 def keep_layers() -> None:
-    """Names the images once more where the engine is ours: what they are made of then outlives them for the next time."""
+    """Names built images once more where the engine is ours: what they are made of is there for the next build."""
     if not Engine.own:
         return
-    listed = ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]
-    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
-    for name in names:
+    for name, image in _images():
         if name.startswith("flwr-quic/"):
-            subprocess.run(["docker", "tag", name, name.replace("flwr-quic/", "kept/", 1)], check=True)
+            subprocess.run(["docker", "tag", image, name.replace("flwr-quic/", "kept/", 1)], check=True)
+
+
+def _images() -> list[tuple[str, str]]:
+    listed = ["docker", "images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]
+    lines = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [(name, image) for name, image in map(str.split, lines)]
+
+
+def _keep_stage() -> None:
+    """The same of the stage with Flower, which no image contains as it is; what has no name then is removed."""
+    for name, image in _images():
+        told = ["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image]
+        # The stage with Flower; of several, the latest comes first.
+        if name == "<none>:<none>" and "python.sh install" in subprocess.run(told, capture_output=True, text=True, check=False).stdout:
+            subprocess.run(["docker", "tag", image, "kept/python"], check=False)
+            break
+    subprocess.run(["docker", "image", "prune", "--force"], stdout=subprocess.DEVNULL, check=False)
+
+
+def unnamed_images() -> set[str]:
+    """What is left of builds."""
+    listed = ["docker", "images", "--quiet", "--no-trunc", "--filter", "dangling=true"]
+    return set(subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split())
+
+
+def socket_group() -> int:
+    """Who may use the engine."""
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    return os.stat(host.removeprefix("unix://")).st_gid
 
 
 def answers() -> bool:

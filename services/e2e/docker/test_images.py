@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -14,18 +15,42 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module", autouse=True)
-def built(deployment: Deployment) -> None:
-    """The images of the deployment, built as the document says."""
-    deployment.build()
+def images(built: Deployment) -> None:
+    """They are built."""
 
 
 @rows("S140", "S160", "S118", "S119", "S120")
 def test_builds_are_repeated_from_the_cache(deployment: Deployment) -> None:
+    # As README.md has it, with a program that is there; and what this machine needs to reach its registries.
+    shutil.copy(deployment.binary, deployment.docker / "build" / "prebuilt" / "flwr-quic")
+    prepared = "source scripts/common.sh; source scripts/images.sh; build_arguments;"
+    names = ["superlink:slim", "supernode:slim", "superexec:latest"]
+    before = [deployment.inspect(f"flwr-quic/{name}")["Id"] for name in names]
     begun = time.monotonic()
-    deployment.build("superlink")
-    assert time.monotonic() - begun < 60
-    names = deployment.shell("docker images --format '{{.Repository}}:{{.Tag}}'").split()
-    assert {"flwr-quic/superlink:slim", "flwr-quic/supernode:slim", "flwr-quic/superexec:latest"} <= set(names)
+    try:
+        deployment.shell(f'{prepared} docker compose build "${{arguments[@]}}" superlink')
+        assert time.monotonic() - begun < 60
+        deployment.shell(f'{prepared} docker compose build "${{arguments[@]}}"')
+    finally:
+        (deployment.docker / "build" / "prebuilt" / "flwr-quic").unlink()
+    assert [deployment.inspect(f"flwr-quic/{name}")["Id"] for name in names] == before
+
+
+def test_a_program_that_was_named_is_for_one_build(deployment: Deployment) -> None:
+    assert not list((deployment.docker / "build" / "prebuilt").iterdir())
+
+
+def test_a_program_that_does_not_run_in_the_images(deployment: Deployment, tmp_path: Path) -> None:
+    other = tmp_path / "flwr-quic"
+    other.write_text("#!/bin/of/a/newer/system\n")
+    other.chmod(0o755)
+    steps = "source scripts/common.sh; source scripts/images.sh; require_engine; build_images superlink"
+    before = set(deployment.shell("docker ps -aq").split())
+    refused = deployment.try_shell(steps, FLWR_QUIC_BINARY=str(other))
+    # Of the step that failed.
+    for container in set(deployment.shell("docker ps -aq").split()) - before:
+        deployment.shell(f"docker rm {container}")
+    assert refused.returncode == 1 and "does not run on Debian bookworm" in refused.stdout
 
 
 @rows("S91")

@@ -1,10 +1,14 @@
-"""What start-secure.sh says of a deployment with which something is wrong; it starts nothing then."""
+"""What the scripts do with certificates and settings, and say where something is wrong; nothing is started. All of it holds
+for root, and for a user who may use Docker and nothing else."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
+import stat
+import sys
+import tempfile
 from pathlib import Path
 from typing import Iterator
 
@@ -13,23 +17,38 @@ import pytest
 from deployment import Deployment
 
 rows = pytest.mark.rows
+APP = 49999
+# What is no user of this machine.
+STRANGER = 54321
 
 
-@pytest.fixture(scope="module", autouse=True)
-def built(deployment: Deployment) -> None:
-    """The images."""
-    deployment.build()
+@pytest.fixture(scope="module", params=["whoever runs this", "a user"])
+def operator(request: pytest.FixtureRequest, built: Deployment, binary: Path) -> Iterator[Deployment]:
+    """Who types what follows, with a deployment."""
+    if request.param == "whoever runs this":
+        yield built
+        return
+    if os.geteuid() != 0:
+        pytest.skip("becoming somebody else takes root")
+    made = Deployment(Path(tempfile.mkdtemp(prefix="flwr-deployment-")), binary, Path(sys.executable).parent, STRANGER)
+    try:
+        made.make_certificates()
+        yield made
+    finally:
+        shutil.rmtree(made.root, ignore_errors=True)
 
 
 @pytest.fixture
-def broken(deployment: Deployment) -> Iterator[Deployment]:
+def broken(operator: Deployment) -> Iterator[Deployment]:
     """Something to break: its certificates are put back afterwards."""
-    kept = deployment.root / "kept"
-    deployment.shell(f"cp -a ../certificates {kept}")
-    yield deployment
-    shutil.rmtree(deployment.certificates)
-    kept.rename(deployment.certificates)
-    assert not deployment.shell("docker ps -aq --filter name=flower-")
+    kept = operator.root / "kept"
+    shutil.copytree(operator.certificates, kept, copy_function=shutil.copy2)
+    yield operator
+    operator.as_root(f'chown -R "$(id -u):$(id -g)" {operator.certificates}')
+    shutil.rmtree(operator.certificates)
+    kept.rename(operator.certificates)
+    operator.give_to_user()
+    assert not operator.shell("docker ps -aq --filter name=flower-")
 
 
 def refusal(deployment: Deployment, flags: str = "--no-build", **environment: str) -> str:
@@ -37,6 +56,19 @@ def refusal(deployment: Deployment, flags: str = "--no-build", **environment: st
     done = deployment.try_shell(f"./scripts/start-secure.sh {flags}", **environment)
     assert done.returncode == 1, done.stdout
     return done.stdout
+
+
+def checked(deployment: Deployment, flags: str = "", **environment: str) -> str:
+    """What it says of certificates that are right."""
+    said = deployment.shell(f"./scripts/start-secure.sh --check {flags}", **environment)
+    assert "The certificates are right." in said
+    return said
+
+
+def keys(deployment: Deployment) -> list[Path]:
+    """What nobody else may read."""
+    folder = deployment.certificates
+    return [*folder.glob("server/*.key"), *folder.glob("clients/*.key"), *folder.glob("join/*")]
 
 
 @rows("S100", "S113", "S114", "S115")
@@ -50,7 +82,7 @@ def test_missing_files_and_what_makes_them(broken: Deployment) -> None:
     assert "generate_server_cert.sh" in commands and "generate_client_cert.sh 2" in commands
     assert "generate_ca.sh" not in commands
     broken.shell(commands)
-    assert "The certificates are right." in broken.shell("./scripts/start-secure.sh --check")
+    checked(broken)
 
 
 @rows("S100")
@@ -65,14 +97,13 @@ def test_a_certificate_of_another_authority(broken: Deployment) -> None:
     broken.shell("./scripts/setup/generate_ca.sh --force", broken.certificates)
     said = refusal(broken)
     assert "server/server.crt: " in said and "clients/client1.crt: " in said
-    commands = said.split("to make anew what is not right:\n")[1]
-    broken.shell(commands)
-    assert "The certificates are right." in broken.shell("./scripts/start-secure.sh --check")
+    broken.shell(said.split("to make anew what is not right:\n")[1])
+    checked(broken)
 
 
 @rows("S101")
 def test_a_key_of_another_certificate(broken: Deployment) -> None:
-    shutil.copy(broken.certificates / "clients/client1.key", broken.certificates / "server/server.key")
+    shutil.copyfile(broken.certificates / "clients/client1.key", broken.certificates / "server/server.key")
     said = refusal(broken)
     assert "clients/client1.crt: ok" in said
     assert "server/server.crt: " in said and "server/server.crt: ok" not in said and "key" in said
@@ -80,37 +111,108 @@ def test_a_key_of_another_certificate(broken: Deployment) -> None:
 
 @rows("S101", "S132")
 def test_a_certificate_that_has_expired(broken: Deployment) -> None:
-    folder = broken.certificates
-    broken.shell(
-        "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=superlink"
-        " -keyout server/server.key -out s.csr &&"
-        " openssl x509 -req -in s.csr -CA ca/ca.crt -CAkey ca/ca.key -CAcreateserial -days -1"
-        " -extfile <(echo 'subjectAltName=DNS:superlink') -out server/server.crt",
-        folder,
-    )
+    # Keys are the containers' already.
+    checked(broken)
+    request = "openssl req -new -key server/server.key -subj /CN=superlink"
+    sign = "openssl x509 -req -CA ca/ca.crt -CAkey ca/ca.key -CAcreateserial -days -1 -out server/server.crt"
+    names = "-extfile <(echo 'subjectAltName=DNS:superlink')"
+    broken.shell(f"{request} | {sign} {names}", broken.certificates)
     assert "expired" in refusal(broken)
+    broken.shell("./scripts/setup/generate_server_cert.sh", broken.certificates)
+    checked(broken)
+    assert (broken.certificates / "server/server.key").stat().st_uid == APP, "it is the same file"
+
+
+@rows("S161")
+def test_renewal_with_new_keys(broken: Deployment) -> None:
+    checked(broken)
+    before = [(key.stat(), key.read_bytes()) for key in keys(broken) if key.suffix == ".key"]
+    broken.shell("./scripts/setup/renew_certificates.sh --all --new-keys", broken.certificates)
+    for key, (was, content) in zip((key for key in keys(broken) if key.suffix == ".key"), before):
+        now = key.stat()
+        assert (now.st_uid, now.st_mode, now.st_ino) == (was.st_uid, was.st_mode, was.st_ino), key
+        assert key.read_bytes() != content
+    checked(broken)
 
 
 @rows("S84")
 def test_keys_that_everybody_can_read(broken: Deployment) -> None:
     (broken.certificates / "server/server.key").chmod(0o644)
-    said = refusal(broken, "--no-build --strict")
-    assert "everybody on this machine can use the private key" in said
+    assert "everybody on this machine can use the private key" in refusal(broken, "--no-build --strict")
+    # For development: it stays as somebody has made it.
+    assert "warning: " in checked(broken)
+    assert (broken.certificates / "server/server.key").stat().st_mode & 0o777 == 0o644
 
 
-@rows("S102", "S28")
-def test_keys_become_those_of_the_user_of_the_containers(broken: Deployment) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("giving files away takes root")
-    keys = [broken.certificates / pair for pair in ("server/server.key", "clients/client1.key")]
-    for key in keys:
-        os.chown(key, 0, 0)
+@rows("S102", "S28", "S84")
+@pytest.mark.parametrize("flags", ["", "--strict"])
+def test_keys_become_those_of_the_user_of_the_containers(broken: Deployment, flags: str) -> None:
+    owner = broken.docker.stat()
+    for key in keys(broken):
+        os.chown(key, owner.st_uid, owner.st_gid)
         key.chmod(0o600)
-    broken.shell("./scripts/start-secure.sh --check")
-    for key in keys:
-        assert key.stat().st_uid == 49999 and key.stat().st_mode & 0o777 == 0o440, key
-    join = broken.certificates / "join/superlink"
-    assert join.stat().st_uid == 49999 and join.stat().st_mode & 0o777 == 0o400
+    checked(broken, flags)
+    assert len(keys(broken)) == 6
+    for key in keys(broken):
+        now = key.stat()
+        assert (now.st_uid, now.st_gid, stat.S_IMODE(now.st_mode)) == (APP, owner.st_gid, 0o440), key
+    checked(broken, flags)
+
+
+@rows("S28")
+def test_what_flowers_page_does_with_all_files(broken: Deployment) -> None:
+    broken.as_root(f"chown -R 49999:49999 {broken.certificates}/*")
+    checked(broken)
+    if broken.docker.stat().st_uid == 0:
+        return
+    refused = broken.try_shell("./scripts/setup/generate_server_cert.sh", broken.certificates)
+    assert refused.returncode == 1 and "sudo chown -R" in refused.stdout
+
+
+@rows("S85")
+def test_secrets_that_only_the_containers_can_read(broken: Deployment) -> None:
+    checked(broken)
+    secrets = broken.certificates / "secrets"
+    for key in keys(broken):
+        place = secrets / key.relative_to(broken.certificates)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        key.rename(place)
+    broken.give_to_user()
+    broken.shell(f"chmod -R go= {secrets}; find {secrets} -type f -exec chmod 400 {{}} +")
+    broken.as_root(f"chown -R 49999:49999 {secrets}")
+    checked(broken, "--strict", SECRETS_DIR=str(secrets))
+    broken.as_root(f"rm {secrets}/server/server.key")
+    assert "server/server.key" in refusal(broken, SECRETS_DIR=str(secrets))
+
+
+def test_a_machine_with_docker_only(broken: Deployment) -> None:
+    nothing = {"FLWR_QUIC_BINARY": "", "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    checked(broken, "--no-build", **nothing)
+    broken.shell("./scripts/setup/generate_server_cert.sh", broken.certificates, **nothing)
+    checked(broken, "--no-build", **nothing)
+    assert "until" in broken.try_shell("./scripts/check-status.sh", **nothing).stdout
+
+
+def test_settings_are_read_as_compose_reads_them(operator: Deployment) -> None:
+    settings = operator.docker / ".env"
+    kept = settings.read_text()
+    added = operator.docker / "docker-compose.nodes.yml"
+    try:
+        added.touch()
+        settings.write_text(
+            "# FLEET_PUBLISH=1\nFLEET_PUBLISH=1\nFLEET_PUBLISH=\"0.0.0.0:9092\"   # for everybody\n"
+            "COMPOSE_FILE='docker-compose.yml:docker-compose.internal.yml'\nCONTROL_PUBLISH=0.0.0.0:9093 # last"
+        )
+        shown = 'source scripts/common.sh; echo "$FLEET_PUBLISH|$CONTROL_PUBLISH|$COMPOSE_FILE|$COMPOSE_PROJECT_NAME"'
+        files = "docker-compose.yml:docker-compose.nodes.yml:docker-compose.internal.yml"
+        assert operator.shell(shown).strip() == f"0.0.0.0:9092|0.0.0.0:9093|{files}|flower"
+        said = operator.shell(shown, COMPOSE_FILE="docker-compose.development.yml", FLEET_PUBLISH="x")
+        assert said.strip() == "x|0.0.0.0:9093|docker-compose.development.yml|flower"
+        settings.write_text(kept)
+        assert "|docker-compose.yml:docker-compose.nodes.yml:docker-compose.override.yml|" in operator.shell(shown)
+    finally:
+        settings.write_text(kept)
+        added.unlink()
 
 
 @rows("S137")
@@ -124,17 +226,17 @@ def test_a_port_that_is_taken(broken: Deployment) -> None:
 
 
 @rows("S104")
-def test_no_engine(deployment: Deployment, tmp_path: Path) -> None:
-    said = refusal(deployment, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+def test_no_engine(operator: Deployment, tmp_path: Path) -> None:
+    said = refusal(operator, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert "the Docker engine does not answer" in said
-    only = tmp_path / "bin"
+    only = operator.root / "bin"
     only.mkdir()
-    for program in ("bash", "dirname", "sed", "cat"):
+    for program in ("bash", "dirname", "sed", "cat", "tail"):
         (only / program).symlink_to(shutil.which(program) or "/nowhere")
-    assert "Docker is not installed" in refusal(deployment, PATH=str(only))
+    assert "Docker is not installed" in refusal(operator, PATH=str(only))
 
 
-@rows("S104")
+@rows("S104", "S133")
 def test_a_container_that_does_not_become_healthy(broken: Deployment) -> None:
     # A database that is none.
     broken.shell(
@@ -143,7 +245,8 @@ def test_a_container_that_does_not_become_healthy(broken: Deployment) -> None:
         " 'echo this is none >/app/data/state.db; chown 49999:49999 /app/data /app/data/*'"
     )
     try:
-        said = refusal(broken, START_SECONDS="25")
+        # It ends again and again, which is seen long before the time is over.
+        said = refusal(broken)
     finally:
         broken.shell("./scripts/stop-secure.sh --volumes")
     assert "superlink is " in said and "docker logs flower-superlink" in said
@@ -152,9 +255,9 @@ def test_a_container_that_does_not_become_healthy(broken: Deployment) -> None:
 
 
 @rows("S105")
-def test_status_of_nothing(deployment: Deployment) -> None:
-    done = deployment.try_shell("./scripts/check-status.sh")
+def test_status_of_nothing(operator: Deployment) -> None:
+    done = operator.try_shell("./scripts/check-status.sh")
     assert done.returncode == 1 and "not started" in done.stdout
-    assert deployment.try_shell("./scripts/stop-secure.sh").returncode == 0, "stopping twice is no error"
-    assert deployment.try_shell("./scripts/stop-secure.sh --bogus").returncode == 2
-    assert "first" in deployment.try_shell("./scripts/add-supernode.sh 3").stdout
+    assert operator.try_shell("./scripts/stop-secure.sh").returncode == 0, "stopping twice is no error"
+    assert operator.try_shell("./scripts/stop-secure.sh --bogus").returncode == 2
+    assert "first" in operator.try_shell("./scripts/add-supernode.sh 3").stdout

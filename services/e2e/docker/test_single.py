@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import ExitStack
 from typing import Iterator
 
 import pytest
 
-from deployment import Deployment, Run, wait_for
+from deployment import Deployment
 
 rows = pytest.mark.rows
 NETWORK = "flower-test-single"
+AUTHORITY = "../superlink-certificates/ca.crt"
+
+
+# The names that the page has.
+STOCK = ("flwr/superlink:1.22.0", "flwr/supernode:1.22.0")
 
 
 @pytest.fixture(scope="module")
-def single(deployment: Deployment) -> Iterator[Deployment]:
-    """The images with Python, certificates in `superlink-certificates/`, and a network."""
-    for file in ("docker-compose.development.yml", "docker-compose.yml"):
-        deployment.build(compose_file=file)
-    deployment.shell(
-        "$FLWR_QUIC_BINARY certs ca --dir superlink-certificates &&"
-        " $FLWR_QUIC_BINARY certs server --dir superlink-certificates &&"
-        # The page: `sudo chown -R 49999:49999 certificates/*`.
-        " chown -R 49999:49999 superlink-certificates/*",
-        deployment.root,
+def single(built: Deployment) -> Iterator[Deployment]:
+    """Certificates in `superlink-certificates/`, a network, and images under Flower's names."""
+    folder = built.root / "superlink-certificates"
+    built.shell(
+        f"$FLWR_QUIC_BINARY certs ca --dir {folder} && $FLWR_QUIC_BINARY certs server --dir {folder}",
+        built.root,
     )
-    pyproject = deployment.docker / "pyproject.toml"
+    # The page: `sudo chown -R 49999:49999 certificates/*`.
+    built.as_root(f"chown -R 49999:49999 {folder}/*", folder)
+    pyproject = built.docker / "pyproject.toml"
     pyproject.write_text(
         pyproject.read_text()
         + "\n[tool.flwr.federations.local-deployment-tls]\n"
-        + 'address = "127.0.0.1:9093"\nroot-certificates = "../superlink-certificates/ca.crt"\n'
+        + f'address = "127.0.0.1:9093"\nroot-certificates = "{AUTHORITY}"\n'
     )
-    deployment.shell(f"docker network create {NETWORK}")
-    yield deployment
-    deployment.shell(f"docker network rm {NETWORK}")
-    deployment.shell("docker rmi flwr-quic/superlink:latest flwr-quic/supernode:latest")
+    there = {name: built.try_shell(f"docker images --quiet --no-trunc {name}").stdout.strip() for name in STOCK}
+    built.shell(f"docker network create {NETWORK}")
+    for name in STOCK:
+        built.shell(f"docker tag {name.replace('flwr/', 'flwr-quic/').replace('1.22.0', 'latest')} {name}")
+    yield built
+    built.shell(f"docker network rm {NETWORK}")
+    for name, image in there.items():
+        # Somebody may have those of Flower.
+        built.shell(f"docker tag {image} {name}" if image else f"docker rmi {name}")
 
 
 @pytest.fixture
@@ -58,12 +65,12 @@ class Started:
         assert command.startswith("docker run --rm ")
         self.deployment.shell(command.replace("docker run --rm", f"docker run --rm {extra}", 1), self.deployment.root)
         # With --rm Docker removes it some time after it has stopped.
-        gone = f"docker stop flower-test-{name}; docker rm -f flower-test-{name}"
+        named = f"flower-test-{name}"
+        gone = f"docker stop {named}; while docker inspect {named}; do docker rm -f {named}; sleep 0.2; done"
         self._closing.callback(self.deployment.try_shell, gone)
 
-    def superlink(self, flags: str = "") -> None:
+    def superlink(self, image: str, flags: str = "") -> None:
         """The page's SuperLink."""
-        image = "flwr-quic/superlink:slim" if "process" in flags else "flwr-quic/superlink:latest"
         self.container(
             "superlink",
             "docker run --rm "
@@ -76,9 +83,8 @@ class Started:
         )
         self.deployment.wait_healthy("flower-test-superlink")
 
-    def supernode(self, number: int, flags: str = "") -> None:
+    def supernode(self, number: int, image: str, flags: str = "") -> None:
         """The page's SuperNode, with what it calls additional arguments."""
-        image = "flwr-quic/supernode:slim" if "process" in flags else "flwr-quic/supernode:latest"
         self.container(
             f"supernode-{number}",
             "docker run --rm "
@@ -96,43 +102,36 @@ class Started:
             f" --plugin-type {plugin} --appio-api-address {daemon}:{port}",
         )
 
+    def nodes(self) -> None:
+        """One that launches its ClientApps, and one whose ClientApps a container launches; a run has to have both."""
+        self.supernode(0, "flwr-quic/supernode:latest")
+        self.supernode(1, "flwr/supernode:1.22.0", "--isolation process")
+        self.app("clientapp", "supernode-1", 9094)
+
     def run(self) -> None:
         """`flwr run .`, and its end."""
-        said = self.deployment.shell("flwr run . local-deployment-tls")
-        run = Run(self.deployment, re.search(r"started run (\d+)", said).group(1), "local-deployment-tls")
-        run.wait()
+        self.deployment.run("local-deployment-tls").wait(authority=AUTHORITY)
 
 
-@rows("S10", "S11", "S12", "S13", "S14", "S15", "S23", "S24", "S25", "S26", "S28", "S30", "S31", "S32", "S34")
-def test_subprocess_isolation(started: Started) -> None:
-    started.superlink()
-    for number in (0, 1):
-        started.supernode(number)
+@rows("S10", "S11", "S12", "S13", "S14", "S15", "S17", "S18", "S20", "S22", "S23", "S24", "S25", "S26", "S28", "S30", "S31", "S32", "S34")
+def test_a_superlink_that_launches_serverapps(started: Started) -> None:
+    started.superlink("flwr-quic/superlink:latest")
+    started.nodes()
     started.run()
 
 
-@rows("S16", "S17", "S19", "S20")
-def test_process_isolation_with_insecure_apps(started: Started) -> None:
-    started.superlink("--isolation process")
+@rows("S16", "S17", "S18", "S19", "S20", "S22", "S26")
+def test_a_superlink_whose_serverapps_are_launched(started: Started) -> None:
+    started.superlink("flwr/superlink:1.22.0", "--isolation process")
     started.app("serverapp", "superlink", 9091)
-    for number in (0, 1):
-        started.supernode(number, "--isolation process")
-        started.app("clientapp", f"supernode-{number}", 9094)
-    started.run()
-
-
-@rows("S18")
-def test_one_of_each(started: Started) -> None:
-    started.superlink("--isolation process")
-    started.app("serverapp", "superlink", 9091)
-    for number in (0, 1):
-        started.supernode(number)
+    started.nodes()
     started.run()
 
 
 @rows("S28")
 def test_a_key_that_the_container_cannot_read_is_named(single: Deployment) -> None:
-    single.shell("chown root:root superlink-certificates/server.key", single.root)
+    folder = single.root / "superlink-certificates"
+    single.as_root(f"chown 0:0 {folder}/server.key", folder)
     try:
         refused = single.try_shell(
             "docker run --rm --volume ./superlink-certificates/:/app/certificates/:ro flwr-quic/superlink:slim"
@@ -141,6 +140,6 @@ def test_a_key_that_the_container_cannot_read_is_named(single: Deployment) -> No
             single.root,
         )
     finally:
-        single.shell("chown 49999:49999 superlink-certificates/server.key", single.root)
+        single.as_root(f"chown 49999:49999 {folder}/server.key", folder)
     assert refused.returncode != 0
     assert "certificates/server.key" in refused.stdout and "ermission denied" in refused.stdout

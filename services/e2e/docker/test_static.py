@@ -29,11 +29,22 @@ def test_shell_scripts() -> None:
         *DOCKER.glob("scripts/*.sh"),
         *DOCKER.glob("build/*.sh"),
         *engines.REPOSITORY.glob("certificates/scripts/setup/*.sh"),
+        *engines.REPOSITORY.glob("scripts/**/*.sh"),
+        engines.REPOSITORY / ".ci" / "run",
+        DOCKER / "bin" / "flwr",
         *Path(__file__).parent.glob("*.sh"),
     ]
     assert len(scripts) > 10
-    done = subprocess.run([tool("shellcheck"), "-x", *scripts], capture_output=True, text=True, check=False)
+    command = [tool("shellcheck"), "-x", *scripts]
+    done = subprocess.run(command, cwd=engines.REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_images_are_never_pulled() -> None:
+    files = [*DOCKER.rglob("*.sh"), *engines.REPOSITORY.glob("certificates/scripts/setup/*.sh"), DOCKER / "README.md"]
+    commands = [line for file in files for line in file.read_text().splitlines() if "docker run --rm" in line]
+    assert len(commands) > 2
+    assert not [command for command in commands if "--pull never" not in command]
 
 
 def test_dockerfiles() -> None:
@@ -44,11 +55,19 @@ def test_dockerfiles() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("overlay", ["", "secrets", "internal", "process", "development"])
-def test_compose_files(overlay: str) -> None:
-    files = [f"docker-compose.{overlay}.yml"] if overlay else []
-    if overlay != "development":
-        files.insert(0, "docker-compose.yml")
+@pytest.mark.rows("S117")
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["docker-compose.yml"],
+        ["docker-compose.yml", "docker-compose.internal.yml"],
+        ["docker-compose.yml", "docker-compose.process.yml"],
+        ["docker-compose.yml", "monitoring/docker-compose.monitoring.yml"],
+        ["docker-compose.development.yml"],
+    ],
+    ids=lambda files: files[-1],
+)
+def test_compose_files(files: list[str]) -> None:
     composes = [
         command
         for command in (["docker", "compose"], ["docker-compose"])
@@ -62,7 +81,7 @@ def test_compose_files(overlay: str) -> None:
         done = subprocess.run(
             [*compose, *flags, "config", "--quiet"],
             cwd=DOCKER,
-            env={**os.environ, "SECRETS_DIR": "/run/flower"},
+            env={**os.environ, "SECRETS_DIR": "/run/flower", "GRAFANA_PASSWORD": "x"},
             capture_output=True,
             text=True,
             check=False,
