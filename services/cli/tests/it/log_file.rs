@@ -8,9 +8,9 @@ use crate::support::{SuperLink, World, wait_until};
 
 const PLAIN: &str = "--insecure --isolation process";
 
-/// Without colours, which are for terminals, and without the time, which each of them takes for itself.
+/// Without the time at its beginning, which each of them takes for itself.
 fn words(line: &str) -> String {
-    line.split_once("Z ")
+    line.split_once(' ')
         .map_or(line, |(_, rest)| rest)
         .to_owned()
 }

@@ -108,9 +108,11 @@ def test_two_processes_share_no_randomness_and_no_files(program: str, forking: A
         program,
         "import json, os, random, secrets, sys, threading, uuid\n"
         "import numpy as np\n"
-        "print(json.dumps({'random': [random.random(), np.random.rand(), str(uuid.uuid4()),\n"
+        # The files first: making a UUID of the clock may open another.
+        "print(json.dumps({'files': sorted(os.listdir('/proc/self/fd')),\n"
+        "  'random': [random.random(), np.random.rand(), str(uuid.uuid4()),\n"
         "  np.random.default_rng().random(), secrets.token_hex(), str(uuid.uuid1())],\n"
-        "  'files': sorted(os.listdir('/proc/self/fd')), 'threads': threading.active_count(),\n"
+        "  'threads': threading.active_count(),\n"
         "  'preloaded': 'flwr' in sys.modules and 'grpc._channel' in sys.modules}))\n",
     )
     said = [json.loads(zygote.run()[0]) for _ in range(2)]
