@@ -380,6 +380,10 @@ def test_114_objects_are_checked(superlink: ScriptedSuperLink, site: Site) -> No
         assert not app.push_object(run_id, first, stray).stored, "wrong hash"
         assert not app.push_object(run_id, first, b"").stored, "empty"
         assert not app.push_object(run_id, sha256(stray), stray).stored
+        # Those that are judged while they arrive.
+        large = raw_object("ArrayChunk", bytes(20 << 20))
+        assert not app.push_object(run_id, sha256(large), large).stored
+        assert not app.push_object(run_id, first, large).stored, "wrong hash"
         assert not app.push_object(run_id + 1, first, answer.objects[first]).stored, "other run"
         app.push_objects(answer)
         assert app.push_object(run_id, first, answer.objects[first]).stored, "a repeat"
