@@ -107,13 +107,10 @@ impl Folder {
         Ok(())
     }
 
-    /// Begins to write the pages of a large object that nobody reads again and again, and forgets those that are
-    /// written. It is advice: what fails changes nothing. Blocks.
+    /// Begins to write the pages of an object, and forgets those that are written. It is advice: what fails changes
+    /// nothing. Blocks.
     pub(super) fn leave_memory(&self, id: ObjectId) {
-        let len = self.index().len_if_new(id);
-        if len.is_some_and(|len| len >= LARGE_BYTES)
-            && let Ok(file) = File::open(self.object_path(id))
-        {
+        if let Ok(file) = File::open(self.object_path(id)) {
             let _ = fadvise(&file, 0, None, Advice::DontNeed);
         }
     }
@@ -196,9 +193,6 @@ pub(super) const SHARD_DIGITS: usize = 2;
 
 /// How many folders that makes.
 const SHARDS: usize = 1 << (4 * SHARD_DIGITS);
-
-/// The smallest object whose pages are worth a thought.
-const LARGE_BYTES: u64 = 1 << 20;
 
 /// The disk's free space is asked for once in so many bytes.
 const MEASURED_BYTES: u64 = 64 << 20;

@@ -130,10 +130,12 @@ impl Index {
         Some(found)
     }
 
-    /// The length of an object that was read once at most.
-    pub(super) fn len_if_new(&self, id: ObjectId) -> Option<u64> {
-        let entry = self.objects.get(&id)?;
-        (entry.reads <= 1).then_some(entry.len)
+    /// Leaves those that are here, large, and were read once at most.
+    pub(super) fn retain_large_and_new(&self, ids: &mut Vec<ObjectId>) {
+        ids.retain(|id| {
+            let entry = self.objects.get(id);
+            entry.is_some_and(|entry| entry.len >= LARGE_BYTES && entry.reads <= 1)
+        });
     }
 
     /// Notes what the bytes of an object come to that fit its id.
@@ -293,5 +295,27 @@ impl Index {
     fn wanting(&self, bytes: u64) -> u64 {
         let taken = self.taken().saturating_add(bytes);
         taken.saturating_sub(self.quota)
+    }
+}
+
+/// The smallest object whose pages are worth a thought.
+const LARGE_BYTES: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_objects_that_are_not_read_again_are_new() {
+        let mut index = Index::new(1 << 30);
+        let [large, small, absent] = ["a", "b", "c"].map(|name| ObjectId::of(name.as_bytes()));
+        index.insert(large, LARGE_BYTES, None);
+        index.insert(small, LARGE_BYTES - 1, None);
+        for expected in [vec![large], vec![large], vec![]] {
+            let mut ids = vec![small, absent, large];
+            index.retain_large_and_new(&mut ids);
+            assert_eq!(ids, expected);
+            index.read(large).unwrap();
+        }
     }
 }

@@ -240,7 +240,11 @@ impl ObjectFiles {
     /// Lets the system write large objects to the disk now, and forget the pages of what is there already. The objects
     /// stay; who reads one of them reads the disk. Those that were read more than once are left alone: layers that do not
     /// change are read again every round. Dropping the future does not stop it.
-    pub async fn leave_memory(&self, ids: Vec<ObjectId>) {
+    pub async fn leave_memory(&self, mut ids: Vec<ObjectId>) {
+        self.folder.index().retain_large_and_new(&mut ids);
+        if ids.is_empty() {
+            return;
+        }
         let folder = Arc::clone(&self.folder);
         let leave = move || {
             ids.into_iter().for_each(|id| folder.leave_memory(id));
