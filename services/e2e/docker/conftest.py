@@ -102,3 +102,10 @@ def built(deployment: Deployment) -> Deployment:
     deployment.build()
     deployment.build(compose_file="docker-compose.development.yml")
     return deployment
+
+
+@pytest.fixture(scope="module")
+def secure(built: Deployment) -> Deployment:
+    """Started as its operator does."""
+    built.start()
+    return built

@@ -22,6 +22,7 @@ SERVICES = (
     "supernode-2",
     "superexec-clientapp-2",
 )
+CONTAINERS = tuple(f"flower-{service}" for service in SERVICES)
 VOLUMES = (
     "flower-superlink-data",
     "flower-superlink-logs",

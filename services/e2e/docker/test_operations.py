@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from deployment import OVERRIDE, SERVICES, VOLUMES, Deployment, wait_for
+from deployment import CONTAINERS, OVERRIDE, VOLUMES, Deployment, wait_for
 
-CONTAINERS = tuple(f"flower-{service}" for service in SERVICES)
 rows = pytest.mark.rows
-
-
-@pytest.fixture(scope="module")
-def secure(built: Deployment) -> Deployment:
-    """Started."""
-    built.start()
-    return built
 
 
 def started(deployment: Deployment, *containers: str) -> list[str]:

@@ -7,17 +7,9 @@ import re
 
 import pytest
 
-from deployment import SERVICES, VOLUMES, Deployment
+from deployment import CONTAINERS, SERVICES, VOLUMES, Deployment
 
-CONTAINERS = tuple(f"flower-{service}" for service in SERVICES)
 rows = pytest.mark.rows
-
-
-@pytest.fixture(scope="module")
-def secure(built: Deployment) -> Deployment:
-    """Started."""
-    built.start()
-    return built
 
 
 @rows("S08", "S42", "S43", "S44", "S45", "S46", "S47", "S150")

@@ -6,9 +6,8 @@ import signal
 
 import pytest
 
-from deployment import SERVICES, VOLUMES, Deployment, wait_for
+from deployment import CONTAINERS, VOLUMES, Deployment, wait_for
 
-CONTAINERS = tuple(f"flower-{service}" for service in SERVICES)
 rows = pytest.mark.rows
 
 
