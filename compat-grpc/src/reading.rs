@@ -24,7 +24,7 @@ const SPLIT_BYTES_MAX: usize = 64 << 10;
 
 /// Reads the one message of a unary request, or its beginning up to an object that is handed on while it arrives.
 ///
-/// What is read has a buffer of its own size, shared with nothing, so that whoever keeps a part
+/// What is read whole has a buffer of its own size, shared with nothing, so that whoever keeps a part
 /// of it keeps no more than the message. Its room is taken when its length is known. [`Limits::idle`]
 /// bounds the wait for each piece.
 pub(crate) async fn read_message<B>(
