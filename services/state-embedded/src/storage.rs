@@ -8,9 +8,9 @@ use bytes::Bytes;
 use flwr_api::{ObjectId, RunId, UnixTime};
 use flwr_state::disk::blocking;
 use flwr_state::files::{ObjectFiles, Remover};
-use flwr_state::link::{LOG_SLICE_BYTES_MAX, LogSlice, Put};
+use flwr_state::link::{LOG_SLICE_BYTES_MAX, LogSlice};
 use flwr_state::rows::Change;
-use flwr_state::storage::{Changes, Content, Position, Source};
+use flwr_state::storage::{Accepted, Beginning, Changes, Content, Position, Source};
 use flwr_state::{LinkState, State, Storage, StoreError, StoreResult, Wakeups, logs, memory};
 use flwr_transport::Body;
 use rusqlite::OptionalExtension;
@@ -144,16 +144,23 @@ impl Storage for Embedded {
         &self,
         object: ObjectId,
         is_wanted: bool,
+        begun: Option<Beginning>,
         body: Body,
-    ) -> StoreResult<Result<Option<Content>, Put>> {
-        if body.len().is_some_and(|len| len <= ROW_BYTES_MAX) {
-            let content = body.collect(ROW_BYTES_MAX).await?;
-            // It may be a slice of a receive buffer that is much larger.
-            let content = Bytes::copy_from_slice(&content);
-            let checked = memory::check(object, &content);
-            return Ok(checked.map(|()| Some(Content::Here(content))));
+    ) -> StoreResult<Accepted> {
+        if begun.is_some() || body.len().is_none_or(|len| len > ROW_BYTES_MAX) {
+            return self.files.accept(object, is_wanted, begun, body).await;
         }
-        self.files.accept(object, is_wanted, body).await
+        let content = match body.collect(ROW_BYTES_MAX).await {
+            Ok(content) => content,
+            // So little is sent again.
+            Err(why) => return Ok(Accepted::BrokeOff(None, why)),
+        };
+        // It may be a slice of a receive buffer that is much larger.
+        let content = Bytes::copy_from_slice(&content);
+        Ok(match memory::check(object, &content) {
+            Ok(()) => Accepted::Taken(Some(Content::Here(content))),
+            Err(wrong) => Accepted::Refused(wrong),
+        })
     }
 
     async fn read(&self, object: ObjectId, source: Source) -> StoreResult<Option<Body>> {

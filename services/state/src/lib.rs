@@ -35,12 +35,12 @@ pub use fabs::{DiskFabs, Fabs};
 pub use files::{Arrival, ObjectFiles, Partial, Pin, PutFile};
 pub use journal::Journal;
 pub use link::{
-    AppOutputs, Beat, Census, Delivered, FinishedRuns, LaunchQueue, LinkState, LogSlice, Mailbox,
-    NewNode, NewRun, NodeCreation, Nodes, Object, Objects, Put, Queue, Replies, ReplyOutcome,
-    RunLogs, Runs, StartedApp, Tokens, Transition,
+    AppOutputs, Arrived, Beat, Census, Delivered, FinishedRuns, LaunchQueue, LinkState, LogSlice,
+    Mailbox, NewNode, NewRun, NodeCreation, Nodes, Object, Objects, Put, Queue, Replies,
+    ReplyOutcome, RunLogs, Runs, StartedApp, Tokens, Transition,
 };
 pub use memory::{Bounds, Memory, MemoryState};
 pub use state::State;
-pub use storage::Storage;
+pub use storage::{Beginning, Storage};
 pub use tables::rows;
 pub use wakeups::{Subscription, Topic, Wakeups};

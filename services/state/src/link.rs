@@ -14,9 +14,10 @@ use flwr_api::{
     Delivery, FabInfo, Message, MessageId, NodeId, ObjectId, ObjectTree, Run, RunId, RunStatus,
     Token, UnixTime, UserConfig,
 };
-use flwr_transport::{Body, PublicKey};
+use flwr_transport::{Body, BodyError, PublicKey};
 
 use crate::error::StoreResult;
+use crate::storage::Beginning;
 use crate::wakeups::Wakeups;
 
 /// Everything the SuperLink remembers.
@@ -457,6 +458,15 @@ pub enum Put {
     Unannounced,
 }
 
+/// How far an object has come.
+#[derive(Debug)]
+pub enum Arrived {
+    /// It is decided.
+    Over(Put),
+    /// The body broke off, and this is what came, where it was worth keeping.
+    BrokeOff(Option<Beginning>, BodyError),
+}
+
 /// What is known of an object.
 #[derive(Debug)]
 pub enum Object {
@@ -486,11 +496,35 @@ pub trait Objects: Send + Sync + 'static {
     /// Stores an object's bytes, which are checked on the way: hash, then format, then whether the
     /// object is announced. Notifies [`Topic::Object`](crate::Topic::Object), and for every message
     /// that became complete its node or run.
+    ///
+    /// # Errors
+    /// There is no room, or the body broke off.
     fn put_object(
         &self,
         object: ObjectId,
         body: Body,
-    ) -> impl Future<Output = StoreResult<Put>> + Send;
+    ) -> impl Future<Output = StoreResult<Put>> + Send {
+        async move {
+            match self.receive_object(object, None, body).await? {
+                Arrived::Over(put) => Ok(put),
+                Arrived::BrokeOff(_, why) => Err(why.into()),
+            }
+        }
+    }
+
+    /// Stores an object's bytes as [`put_object`](Self::put_object) does, and hands out what came if
+    /// the body breaks off. `begun` is what came before of this object; the body is the rest then.
+    ///
+    /// Dropping the future leaves nothing, or all of the object if that had arrived.
+    ///
+    /// # Errors
+    /// There is no room.
+    fn receive_object(
+        &self,
+        object: ObjectId,
+        begun: Option<Beginning>,
+        body: Body,
+    ) -> impl Future<Output = StoreResult<Arrived>> + Send;
 
     /// Fetches an object.
     fn object(&self, object: ObjectId) -> impl Future<Output = StoreResult<Object>> + Send;

@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use flwr_api::{ObjectId, RunId, UnixTime};
-use flwr_transport::Body;
+use flwr_transport::{Body, BodyError, Gathered};
 
 use crate::error::{StoreError, StoreResult};
 use crate::files::{self, ObjectFiles, Removed, Remover};
 use crate::link::{LogSlice, Put};
 use crate::logs::{self, Logs};
 use crate::state::State;
-use crate::storage::{Changes, Content, Position, Source, Storage};
+use crate::storage::{Accepted, Beginning, Changes, Content, Position, Source, Storage};
 
 /// State in memory. Cheap to clone: all clones are the same state.
 pub type MemoryState = State<Memory>;
@@ -66,6 +66,19 @@ struct Overflow {
 struct Share {
     bytes: u64,
     held: Arc<AtomicU64>,
+}
+
+/// Where an object goes.
+enum Place {
+    Here(Option<Share>),
+    File,
+}
+
+/// The beginning of an object, with the share of the whole.
+#[derive(Debug)]
+pub struct Begun {
+    gathered: Gathered,
+    share: Option<Share>,
 }
 
 /// Bytes that have their share for as long as anybody has them.
@@ -167,39 +180,24 @@ impl Storage for Memory {
         &self,
         object: ObjectId,
         is_wanted: bool,
+        begun: Option<Beginning>,
         body: Body,
-    ) -> StoreResult<Result<Option<Content>, Put>> {
+    ) -> StoreResult<Accepted> {
         if !is_wanted {
-            return files::examine(object, body).await;
+            return Ok(files::examine(object, body).await);
         }
-        let mut share = None;
-        if let Some(overflow) = &self.overflow
-            && body
-                .len()
-                .is_none_or(|bytes| bytes >= overflow.bounds.object_bytes_min)
-        {
-            share = body.len().and_then(|bytes| overflow.share(bytes));
-            if share.is_none() {
-                return overflow.files.accept(object, is_wanted, body).await;
+        let begun = match (begun, &self.overflow) {
+            (Some(Beginning::Here(begun)), _) => begun,
+            (file @ Some(Beginning::File(_)), Some(overflow)) => {
+                return overflow.files.accept(object, true, file, body).await;
             }
-        }
-        let content = body.collect(OBJECT_BYTES_MAX).await?;
-        let checked = if content.len() > BLOCKING_BYTES_MAX {
-            let content = content.clone();
-            tokio::task::spawn_blocking(move || check(object, &content))
-                .await
-                .map_err(|_| StoreError::Stopped)?
-        } else {
-            check(object, &content)
+            (_, None) => Begun::new(&body, None),
+            (None, Some(overflow)) => match overflow.place(&body) {
+                Place::Here(share) => Begun::new(&body, share),
+                Place::File => return overflow.files.accept(object, true, None, body).await,
+            },
         };
-        let content = match share {
-            Some(share) => Bytes::from_owner(Held {
-                bytes: content,
-                _share: share,
-            }),
-            None => unpinned(content),
-        };
-        Ok(checked.map(|()| Some(Content::Here(content))))
+        begun.finish(object, body).await
     }
 
     async fn read(&self, object: ObjectId, source: Source) -> StoreResult<Option<Body>> {
@@ -226,7 +224,81 @@ impl Storage for Memory {
     }
 }
 
+impl Begun {
+    fn new(body: &Body, share: Option<Share>) -> Self {
+        Self {
+            gathered: Gathered::new(body.len()),
+            share,
+        }
+    }
+
+    /// The first bytes, which have no share.
+    pub(crate) fn of(announced: u64, bytes: Bytes) -> Self {
+        let mut gathered = Gathered::new(Some(announced));
+        gathered.push(bytes);
+        Self {
+            gathered,
+            share: None,
+        }
+    }
+
+    /// Bytes that have come.
+    pub(crate) fn len(&self) -> u64 {
+        self.gathered.len()
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.gathered.announced().unwrap_or(0).max(self.len())
+    }
+
+    /// Takes the rest, and judges the whole.
+    async fn finish(mut self, object: ObjectId, rest: Body) -> StoreResult<Accepted> {
+        // Its share is for what was announced first.
+        let max = self.gathered.announced().unwrap_or(OBJECT_BYTES_MAX);
+        let max = max.min(OBJECT_BYTES_MAX);
+        let mut rest = rest.checked();
+        match self.gathered.fill(&mut rest, max).await {
+            Ok(()) => {}
+            Err(why @ BodyError::TooLong { .. }) => return Ok(Accepted::BrokeOff(None, why)),
+            Err(why) => return Ok(Accepted::BrokeOff(Some(Beginning::Here(self)), why)),
+        }
+        let content = self.gathered.into_bytes();
+        let checked = if content.len() > BLOCKING_BYTES_MAX {
+            let content = content.clone();
+            tokio::task::spawn_blocking(move || check(object, &content))
+                .await
+                .map_err(|_| StoreError::Stopped)?
+        } else {
+            check(object, &content)
+        };
+        if let Err(wrong) = checked {
+            return Ok(Accepted::Refused(wrong));
+        }
+        let content = match self.share {
+            Some(share) => Bytes::from_owner(Held {
+                bytes: content,
+                _share: share,
+            }),
+            None => unpinned(content),
+        };
+        Ok(Accepted::Taken(Some(Content::Here(content))))
+    }
+}
+
 impl Overflow {
+    /// Where an object goes: small ones are in memory in any case.
+    fn place(&self, body: &Body) -> Place {
+        match body.len() {
+            Some(bytes) if bytes < self.bounds.object_bytes_min => Place::Here(None),
+            Some(bytes) => match self.share(bytes) {
+                Some(share) => Place::Here(Some(share)),
+                None => Place::File,
+            },
+            None => Place::File,
+        }
+    }
+
     /// Room in memory for an object, if there is any.
     fn share(&self, bytes: u64) -> Option<Share> {
         let more = |held: u64| {

@@ -8,11 +8,12 @@ use std::future::Future;
 
 use bytes::Bytes;
 use flwr_api::{ObjectId, RunId, UnixTime};
-use flwr_transport::Body;
+use flwr_transport::{Body, BodyError};
 
 use crate::error::StoreResult;
-use crate::files::Pin;
+use crate::files::{Partial, Pin};
 use crate::link::{LogSlice, Put};
+use crate::memory::Begun;
 use crate::tables::rows::Change;
 
 /// A step's place in the order of all steps that changed something.
@@ -51,6 +52,26 @@ pub enum Source {
     File,
 }
 
+/// What came of the bytes of an object.
+#[derive(Debug)]
+pub enum Accepted {
+    /// They are right; nothing if they were not wanted.
+    Taken(Option<Content>),
+    /// They are wrong.
+    Refused(Put),
+    /// The body broke off before its end, and this is what came, where it was kept.
+    BrokeOff(Option<Beginning>, BodyError),
+}
+
+/// The beginning of an object, where its storage has put it. Dropping it drops the bytes.
+#[derive(Debug)]
+pub enum Beginning {
+    /// In memory.
+    Here(Begun),
+    /// In a file.
+    File(Partial),
+}
+
 /// Where changes go, and the bytes of objects.
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Whether it keeps a copy of the tables. One that does not is told of no rows.
@@ -74,16 +95,18 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     fn settle(&self, position: Position) -> impl Future<Output = StoreResult<()>> + Send;
 
     /// Takes the bytes of an object, which are checked on the way: hash, then format. Those of an
-    /// object that is not wanted are checked and dropped; nothing is returned for them.
+    /// object that is not wanted are checked and dropped; nothing is returned for them. If some came
+    /// before, which is only told of objects that are wanted, the body is the rest.
     ///
     /// # Errors
-    /// There is no room, or the body broke off.
+    /// There is no room.
     fn accept(
         &self,
         object: ObjectId,
         is_wanted: bool,
+        begun: Option<Beginning>,
         body: Body,
-    ) -> impl Future<Output = StoreResult<Result<Option<Content>, Put>>> + Send;
+    ) -> impl Future<Output = StoreResult<Accepted>> + Send;
 
     /// The bytes of an object; nothing if they are gone, or not as they were written.
     ///
@@ -115,6 +138,38 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         run: RunId,
         after: UnixTime,
     ) -> impl Future<Output = StoreResult<LogSlice>> + Send;
+}
+
+impl Beginning {
+    /// The first bytes of an object that `announced` are expected of.
+    #[must_use]
+    pub fn here(announced: u64, bytes: Bytes) -> Self {
+        Self::Here(Begun::of(announced, bytes))
+    }
+
+    /// Bytes that have come.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Here(begun) => begun.len(),
+            Self::File(partial) => partial.len(),
+        }
+    }
+
+    /// Whether none have.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        match self {
+            Self::Here(begun) => begun.memory_bytes(),
+            Self::File(_) => 0,
+        }
+    }
 }
 
 impl Content {

@@ -7,15 +7,15 @@ use flwr_api::fleet::{
     GetReceived, GetRun, Heartbeat, NodeRun, ObjectState, Parcel, PullMessages, PullObject,
     PullParcel, PushMessages, PushObject, PushParcel, Pushed, ResumePull, ResumePush, WatchRun,
 };
-use flwr_api::{Delivery, Fab, FabHash, NodeId, ObjectId, Reason, RunId};
-use flwr_state::{Fabs, LinkState, NewNode, NodeCreation, Object, Put, ReplyOutcome};
+use flwr_api::{Delivery, Fab, FabHash, NodeId, Reason, RunId};
+use flwr_state::{Fabs, LinkState, NewNode, NodeCreation, Object, ReplyOutcome};
 use flwr_transport::{Body, Code, Context, Identity, PublicKey, Status};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::entropy;
 use crate::gate::Gate;
-use crate::metrics::Way::{Received, Sent};
+use crate::metrics::Way::Sent;
 use crate::metrics::{Awaited, Held};
 use crate::partials::Key;
 use crate::superlink::{SuperLink, unavailable};
@@ -243,8 +243,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         let PushObject { node, run, object } = call;
         self.authorize_for_run(context, node, run).await?;
         let key = Key { node, run, object };
-        let (body, _room) = self.link.gather(key, body).await?;
-        self.link.store_object(context, (run, object), body).await
+        self.link.push(context, key, body).await
     }
 
     async fn pull_object(
@@ -359,7 +358,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         let GetReceived { node, run, objects } = call;
         self.authorize_for_run(context, node, run).await?;
         let keys = objects.into_iter().map(|object| Key { node, run, object });
-        Ok(self.link.core.partials.received(keys))
+        Ok(self.link.core.partials.received(keys).await)
     }
 
     async fn resume_push(
@@ -376,10 +375,7 @@ impl<S: LinkState, F: Fabs> FleetService for FleetApi<S, F> {
         } = call;
         self.authorize_for_run(context, node, run).await?;
         let key = Key { node, run, object };
-        match self.link.gather_rest(key, offset, body).await? {
-            Some((whole, _room)) => self.link.store_object(context, (run, object), whole).await,
-            None => Ok(false),
-        }
+        self.link.push_rest(context, key, offset, body).await
     }
 
     async fn resume_pull(
@@ -424,38 +420,6 @@ pub(crate) fn answer(object: Object) -> (ObjectState, Option<Body>) {
 }
 
 impl<S: LinkState, F: Fabs> SuperLink<S, F> {
-    /// Stores an object's bytes for a caller that may; false if they do not fit or are not wanted.
-    pub(crate) async fn store_object(
-        &self,
-        context: &Context,
-        (run, object): (RunId, ObjectId),
-        body: Body,
-    ) -> Result<bool, Status> {
-        self.core.progress.moved(run);
-        let transport = context.peer.transport;
-        let body = Received.count_bytes(transport, body);
-        match self
-            .state()
-            .put_object(object, body)
-            .await
-            .map_err(unavailable)?
-        {
-            Put::Stored | Put::Present => {
-                Received.count_objects(transport, 1);
-                Ok(true)
-            }
-            Put::WrongHash => {
-                warn!(object_id = %object, "object refused: its bytes do not hash to its id");
-                Ok(false)
-            }
-            Put::Unannounced => {
-                debug!(object_id = %object, "object refused: no message announced it");
-                Ok(false)
-            }
-            Put::Malformed(why) => Err(Reason::ObjectMalformed.refuse(why.to_string())),
-        }
-    }
-
     /// What is handed out of an object of the run is counted.
     pub(crate) fn hand_out(
         &self,

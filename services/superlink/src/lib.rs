@@ -10,11 +10,11 @@ pub mod control;
 mod entropy;
 pub mod fleet;
 mod gate;
-mod gather;
 mod inbox;
 pub mod metrics;
 mod partials;
 mod progress;
+mod receive;
 pub mod sweep;
 pub mod validate;
 

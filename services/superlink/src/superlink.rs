@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flwr_api::{Launchers, UnixTime};
 use flwr_state::{Clock, Entropy, Fabs, LinkState, StoreError};
-use flwr_transport::{Code, MemoryBudget, Status};
+use flwr_transport::{Code, Status};
 
 use crate::appio::AppIoApi;
 use crate::control::{ControlApi, Runtime};
@@ -17,8 +17,8 @@ use crate::progress::Progress;
 /// How a SuperLink works.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where uploads under way take their room.
-    pub budget: MemoryBudget,
+    /// Most bytes that stay in memory of uploads that broke off.
+    pub partial_bytes_max: u64,
     /// How long a run is remembered that has finished.
     pub keep_runs: Duration,
 }
@@ -26,7 +26,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            budget: MemoryBudget::unbounded(),
+            partial_bytes_max: u64::MAX,
             keep_runs: Duration::from_secs(90 * 24 * 3600),
         }
     }
@@ -64,7 +64,7 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         Self {
             core: Arc::new(Core {
                 inbox: Inbox::new(Arc::clone(&state), Arc::clone(&clock)),
-                partials: Arc::new(Partials::new(config.budget)),
+                partials: Arc::new(Partials::new(config.partial_bytes_max)),
                 progress: Progress::default(),
                 state,
                 fabs,

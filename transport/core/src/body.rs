@@ -161,29 +161,111 @@ impl Body {
     /// # Errors
     /// [`BodyError::TooLong`] beyond `max` bytes, [`BodyError::TooShort`] if fewer bytes came than
     /// were announced, [`BodyError::Interrupted`] if the sender stopped.
-    pub async fn collect(mut self, max: u64) -> Result<Bytes, BodyError> {
+    pub async fn collect(self, max: u64) -> Result<Bytes, BodyError> {
         if self.len.is_some_and(|len| len > max) {
             return Err(BodyError::TooLong { max });
         }
         let announced = self.len;
-        let Some(first) = self.next().await.transpose()? else {
-            return finish(Bytes::new(), announced);
-        };
-        let Some(second) = self.next().await.transpose()? else {
-            return finish(within(first, max)?, announced);
-        };
-        let mut whole = BytesMut::with_capacity(capacity_hint(announced, first.len()));
-        whole.extend_from_slice(&first);
-        drop(first);
-        let mut next = Some(second);
-        while let Some(chunk) = next {
-            if whole.len() as u64 + chunk.len() as u64 > max {
+        let mut gathered = Gathered::new(announced);
+        let mut body = self.checked();
+        gathered.fill(&mut body, max).await?;
+        finish(gathered.into_bytes(), announced)
+    }
+
+    /// Whether all of it is here.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        matches!(self.inner, Inner::Whole(_))
+    }
+
+    /// The same body, which ends with [`BodyError::Interrupted`] as soon as `over` is.
+    #[must_use]
+    pub fn until(self, over: impl Future<Output = ()> + Send + 'static) -> Self {
+        let len = self.len;
+        let state = Some((self.into_stream(), Box::pin(over)));
+        let pieces = stream::unfold(state, |state| async move {
+            let (mut pieces, mut over) = state?;
+            tokio::select! {
+                biased;
+                () = &mut over => Some((Err(BodyError::Interrupted), None)),
+                piece = pieces.next() => Some((piece?, Some((pieces, over)))),
+            }
+        });
+        Self::from_stream(len, pieces)
+    }
+}
+
+/// The pieces of a body, joined as they come: without a copy as long as there is one.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    announced: Option<u64>,
+    first: Bytes,
+    joined: BytesMut,
+}
+
+impl Gathered {
+    /// Nothing yet of so many bytes, where that is known.
+    #[must_use]
+    pub fn new(announced: Option<u64>) -> Self {
+        Self {
+            announced,
+            ..Self::default()
+        }
+    }
+
+    /// How many bytes are announced in all.
+    #[must_use]
+    pub fn announced(&self) -> Option<u64> {
+        self.announced
+    }
+
+    /// Bytes that have come.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        (self.first.len() + self.joined.len()) as u64
+    }
+
+    /// Whether none have.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a body to its end. What came stays here if that fails.
+    ///
+    /// # Errors
+    /// The body broke off, or more than `max` bytes are here with it.
+    pub async fn fill(&mut self, body: &mut Body, max: u64) -> Result<(), BodyError> {
+        while let Some(piece) = body.next().await.transpose()? {
+            if self.len() + piece.len() as u64 > max {
                 return Err(BodyError::TooLong { max });
             }
-            whole.extend_from_slice(&chunk);
-            next = self.next().await.transpose()?;
+            self.push(piece);
         }
-        finish(whole.freeze(), announced)
+        Ok(())
+    }
+
+    /// Takes the next piece.
+    pub fn push(&mut self, piece: Bytes) {
+        if self.is_empty() {
+            self.first = piece;
+            return;
+        }
+        if self.joined.is_empty() {
+            let first = std::mem::take(&mut self.first);
+            self.joined = BytesMut::with_capacity(capacity_hint(self.announced, first.len()));
+            self.joined.extend_from_slice(&first);
+        }
+        self.joined.extend_from_slice(&piece);
+    }
+
+    /// All that came.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        match self.joined.is_empty() {
+            true => self.first,
+            false => self.joined.freeze(),
+        }
     }
 }
 
@@ -236,13 +318,6 @@ fn without(mut piece: Bytes, bytes: u64) -> (Bytes, u64) {
     let some = some.min(piece.len());
     let rest = piece.split_off(some);
     (rest, bytes - some as u64)
-}
-
-fn within(bytes: Bytes, max: u64) -> Result<Bytes, BodyError> {
-    if bytes.len() as u64 > max {
-        return Err(BodyError::TooLong { max });
-    }
-    Ok(bytes)
 }
 
 fn finish(bytes: Bytes, announced: Option<u64>) -> Result<Bytes, BodyError> {
@@ -323,6 +398,37 @@ mod tests {
         let endless = stream::repeat(Ok(Bytes::from_static(b"abc")));
         let collected = Body::from_stream(None, endless).collect(5).await;
         assert_eq!(collected.as_deref(), too_long.as_ref().copied());
+    }
+
+    #[tokio::test]
+    async fn what_came_stays_where_a_body_breaks_off() {
+        let mut gathered = Gathered::new(Some(6));
+        let pieces = [Ok(b"ab".as_slice()), Ok(b"c"), INTERRUPTED];
+        let broke = gathered.fill(&mut body(Some(6), &pieces), 6).await;
+        assert_eq!(broke, Err(BodyError::Interrupted));
+        assert_eq!(gathered.len(), 3);
+        let rest = body(Some(3), &[Ok(b"def")]);
+        assert_eq!(gathered.fill(&mut rest.checked(), 6).await, Ok(()));
+        assert_eq!(gathered.into_bytes(), "abcdef");
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_when_somebody_says_so() {
+        let (say, said) = tokio::sync::oneshot::channel::<()>();
+        let over = async move {
+            let _ = said.await;
+        };
+        let pieces = stream::iter([Ok(Bytes::from_static(b"ab"))]).chain(stream::pending());
+        let mut ended = Body::from_stream(Some(6), pieces).until(over);
+        assert_eq!(ended.len(), Some(6));
+        assert_eq!(ended.next().await, Some(Ok(Bytes::from_static(b"ab"))));
+        drop(say);
+        assert_eq!(ended.next().await, Some(Err(BodyError::Interrupted)));
+        assert_eq!(ended.next().await, None);
+        // Nothing is lost where nobody does.
+        let whole = Body::from_bytes(Bytes::from_static(b"abc"));
+        let whole = whole.until(std::future::pending()).collect(3).await;
+        assert_eq!(whole.unwrap(), "abc");
     }
 
     #[tokio::test]

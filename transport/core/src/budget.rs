@@ -64,23 +64,6 @@ impl MemoryBudget {
         }
     }
 
-    /// Takes room for a body of `bytes` if there is some now and nobody waits for it.
-    ///
-    /// # Errors
-    /// [`Code::Unavailable`] if there is none.
-    pub fn try_take(&self, bytes: u64) -> Result<Room, Status> {
-        if bytes < SMALL_BYTES {
-            return Ok(Room::default());
-        }
-        let wanted = units(bytes).min(self.units_max);
-        match Arc::clone(&self.units).try_acquire_many_owned(wanted) {
-            Ok(taken) => Ok(Room {
-                _units: Some(taken),
-            }),
-            Err(_) => Err(none_left()),
-        }
-    }
-
     /// Bytes that can be taken in all.
     #[must_use]
     pub fn bytes(&self) -> u64 {

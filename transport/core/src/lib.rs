@@ -29,7 +29,7 @@ pub mod serve;
 mod standing;
 pub mod status;
 
-pub use body::{Body, BodyError};
+pub use body::{Body, BodyError, Gathered};
 pub use budget::{MemoryBudget, Room};
 pub use call::{Call, EventStream, Protocol, Reply, Request, Tail, Wire};
 pub use counted::Counted;

@@ -14,7 +14,7 @@ use flwr_compat_grpc::{
 };
 use flwr_state::{Clock, DiskFabs, Fabs, LinkState, SystemClock};
 use flwr_superlink::{Config, Runtime, SuperLink, SystemEntropy};
-use flwr_transport::{Acceptor, Counted, Current, Drain, Handler, MemoryBudget, Protocol};
+use flwr_transport::{Acceptor, Counted, Current, Drain, Handler, Protocol};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{appio, quic::Quic, state::Backend, superlink::crashed};
@@ -84,13 +84,25 @@ impl Parts {
 /// # Errors
 /// When a service ends without being asked.
 pub(crate) async fn serve(state: Backend, parts: Parts, drain: Drain) -> Result<(), Exit> {
+    let limits = parts.memory.within(Limits::default());
     match state {
-        Backend::Memory(state) => serve_state(state, parts, drain).await,
-        Backend::Embedded(state) => serve_state(state, parts, drain).await,
+        Backend::Memory(state) => serve_state(state, parts, limits, drain).await,
+        Backend::Embedded(state) => {
+            let limits = Limits {
+                streams_objects: true,
+                ..limits
+            };
+            serve_state(state, parts, limits, drain).await
+        }
     }
 }
 
-async fn serve_state<S: LinkState>(state: S, parts: Parts, drain: Drain) -> Result<(), Exit> {
+async fn serve_state<S: LinkState>(
+    state: S,
+    parts: Parts,
+    limits: Limits,
+    drain: Drain,
+) -> Result<(), Exit> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let fabs = DiskFabs::new(&parts.storage_dir);
     let holds = match parts.hold_max {
@@ -98,10 +110,9 @@ async fn serve_state<S: LinkState>(state: S, parts: Parts, drain: Drain) -> Resu
         None => Holds::default(),
     };
     let runtime = parts.runtime();
-    let limits = parts.memory.within(Limits::default());
     let mut serving = Serving::new(drain.clone(), limits, parts.memory, KEPT_BUFFER_BYTES);
     let config = Config {
-        budget: serving.budget.clone(),
+        partial_bytes_max: parts.memory.of_partials(),
         keep_runs: parts.keep_runs,
     };
     let link = SuperLink::new(state, fabs, clock, Arc::new(SystemEntropy), config);
@@ -147,22 +158,20 @@ pub(super) struct Serving {
     drain: Drain,
     limits: Limits,
     memory: Memory,
-    budget: MemoryBudget,
     buffers: Buffers,
 }
 
 impl Serving {
     /// Nothing is served yet. At most `kept_bytes` of the memory are kept for the next large messages.
     pub(super) fn new(drain: Drain, limits: Limits, memory: Memory, kept_bytes: usize) -> Self {
-        let budget = memory.of_calls();
+        let kept_bytes = memory.of_buffers(kept_bytes);
         Self {
             tasks: JoinSet::new(),
             metrics: JoinSet::new(),
             drain,
             limits,
             memory,
-            buffers: Buffers::new(memory.of_buffers(kept_bytes), budget.clone()),
-            budget,
+            buffers: Buffers::new(kept_bytes, memory.of_calls()),
         }
     }
 

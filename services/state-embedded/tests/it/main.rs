@@ -20,5 +20,5 @@ mod stays_open {
 mod is_killed {
     use crate::world::World;
 
-    flwr_state::conformance!(async || World::new(100));
+    flwr_state::conformance!(across_processes async || World::new(100));
 }

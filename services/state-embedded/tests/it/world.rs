@@ -317,8 +317,14 @@ impl Objects for World {
         self.state().await.announce(run, trees).await
     }
 
-    async fn put_object(&self, object: ObjectId, body: Body) -> StoreResult<Put> {
-        self.state().await.put_object(object, body).await
+    async fn receive_object(
+        &self,
+        object: ObjectId,
+        begun: Option<Beginning>,
+        body: Body,
+    ) -> StoreResult<Arrived> {
+        let state = self.state().await;
+        state.receive_object(object, begun, body).await
     }
 
     async fn object(&self, object: ObjectId) -> StoreResult<Object> {

@@ -190,6 +190,11 @@ pub(super) async fn federation(state: &impl LinkState) {
     keep_online(state, NODE, 10.0 * TTL).await;
 }
 
+pub(super) async fn announce(state: &impl LinkState, run: RunId, roots: &[&Made]) -> Vec<ObjectId> {
+    let trees: Vec<_> = roots.iter().map(|root| root.tree.clone()).collect();
+    state.announce(run, &trees).await.unwrap()
+}
+
 pub(super) async fn put(state: &impl LinkState, object: &(ObjectId, Bytes)) -> Put {
     let body = Body::from_bytes(object.1.clone());
     state.put_object(object.0, body).await.unwrap()

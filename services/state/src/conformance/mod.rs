@@ -21,14 +21,23 @@ pub mod replies;
 pub mod reply_rules;
 pub mod runs;
 pub mod tokens;
+pub mod uploads;
 pub mod wakeups;
 
 pub use fixtures::{Made, at, made, new_node, new_run};
 
-/// Makes one test of each rule for the back end that `$new`, an async closure, makes states of.
+/// Makes one test of each rule for the back end that `$new`, an async closure, makes states of. `across_processes` leaves
+/// out those about what belongs to one process.
 #[macro_export]
 macro_rules! conformance {
     ($new:expr) => {
+        $crate::conformance!(across_processes $new);
+        $crate::conformance!(@group $new, uploads: [
+            an_object_goes_on_where_it_broke_off,
+            a_rest_that_does_not_fit_spoils_nothing,
+        ]);
+    };
+    (across_processes $new:expr) => {
         $crate::conformance!(@group $new, nodes: [
             a_node_is_listed_until_its_interval_has_passed,
             a_beat_extends_to_twice_the_interval,

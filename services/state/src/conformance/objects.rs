@@ -8,9 +8,9 @@ use flwr_transport::{Body, BodyError};
 use tokio::task::JoinSet;
 
 use super::fixtures::{
-    Made, NODE, RUN, announce_instruction, assert_no_objects, at, confirm, content, count,
-    federation, fetch, instruct, instruction, is_pending, is_unknown, join, made, next_id, put,
-    put_all, shift, start_run, stopped,
+    Made, NODE, RUN, announce, announce_instruction, assert_no_objects, at, confirm, content,
+    count, federation, fetch, instruct, instruction, is_pending, is_unknown, join, made, next_id,
+    put, put_all, shift, start_run, stopped,
 };
 use crate::error::StoreError;
 use crate::link::{LinkState, Object, Put};
@@ -360,9 +360,4 @@ pub async fn announcing_and_freeing_at_once_loses_nothing<S: LinkState>(new: imp
         worker.unwrap();
     }
     assert_no_objects(&*state).await;
-}
-
-async fn announce(state: &impl LinkState, run: RunId, roots: &[&Made]) -> Vec<ObjectId> {
-    let trees: Vec<_> = roots.iter().map(|root| root.tree.clone()).collect();
-    state.announce(run, &trees).await.unwrap()
 }

@@ -31,7 +31,7 @@ use self::writing::{Batch, Incoming, Progress};
 use crate::disk::blocking;
 use crate::error::{StoreError, StoreResult};
 use crate::link::Put;
-use crate::storage::Content;
+use crate::storage::{Accepted, Beginning, Content};
 
 /// How much a folder of objects may hold, and how safely.
 #[derive(Clone, Copy, Debug)]
@@ -173,24 +173,32 @@ impl ObjectFiles {
     /// Takes the bytes of an object as [`Storage::accept`](crate::Storage::accept) says, into a file.
     ///
     /// # Errors
-    /// [`Full`](crate::StoreError::Full) if there is no room for it, or the body broke off.
+    /// [`Full`](crate::StoreError::Full) if there is no room for it.
     pub async fn accept(
         &self,
         id: ObjectId,
         is_wanted: bool,
+        begun: Option<Beginning>,
         body: Body,
-    ) -> StoreResult<Result<Option<Content>, Put>> {
+    ) -> StoreResult<Accepted> {
         if !is_wanted {
-            return examine(id, body).await;
+            return Ok(examine(id, body).await);
         }
         let pin = self.pin([id]);
-        match self.put(id, body).await? {
-            PutFile::Stored | PutFile::Present => {
+        let begun = match begun {
+            Some(Beginning::File(partial)) => Some(partial),
+            Some(Beginning::Here(_)) | None => None,
+        };
+        Ok(match self.receive(id, begun, body).await? {
+            Arrival::Over(PutFile::Stored | PutFile::Present) => {
                 let len = self.len(id).ok_or(StoreError::Stopped)?;
-                Ok(Ok(Some(Content::File(len, pin))))
+                Accepted::Taken(Some(Content::File(len, pin)))
             }
-            wrong => Ok(Err(refused(wrong)?)),
-        }
+            Arrival::Over(wrong) => refused(wrong),
+            Arrival::BrokeOff(partial, why) => {
+                Accepted::BrokeOff(Some(Beginning::File(partial)), why)
+            }
+        })
     }
 
     /// An object's bytes; nothing if they are not here, or not as they were written.
@@ -327,20 +335,21 @@ pub async fn inspect(id: ObjectId, body: Body) -> Result<Option<PutFile>, BodyEr
 }
 
 /// Takes the bytes of an object that is not wanted: they are checked all the same, so that whoever sent wrong ones is told.
-pub(crate) async fn examine(id: ObjectId, body: Body) -> StoreResult<Result<Option<Content>, Put>> {
-    Ok(match inspect(id, body).await? {
-        None => Ok(None),
-        Some(wrong) => Err(refused(wrong)?),
-    })
+pub(crate) async fn examine(id: ObjectId, body: Body) -> Accepted {
+    match inspect(id, body).await {
+        Ok(None) => Accepted::Taken(None),
+        Ok(Some(wrong)) => refused(wrong),
+        Err(why) => Accepted::BrokeOff(None, why),
+    }
 }
 
 /// What a caller is told of bytes that were not stored.
-fn refused(put: PutFile) -> StoreResult<Put> {
+fn refused(put: PutFile) -> Accepted {
     match put {
-        PutFile::WrongHash => Ok(Put::WrongHash),
-        PutFile::Malformed(why) => Ok(Put::Malformed(why)),
-        PutFile::Interrupted(why) => Err(why.into()),
-        PutFile::Present | PutFile::Stored => Ok(Put::Present),
+        PutFile::WrongHash => Accepted::Refused(Put::WrongHash),
+        PutFile::Malformed(why) => Accepted::Refused(Put::Malformed(why)),
+        PutFile::Interrupted(why) => Accepted::BrokeOff(None, why),
+        PutFile::Present | PutFile::Stored => Accepted::Refused(Put::Present),
     }
 }
 

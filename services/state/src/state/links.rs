@@ -12,11 +12,11 @@ use flwr_transport::{Body, PublicKey};
 use super::State;
 use crate::error::StoreResult;
 use crate::link::{
-    AppOutputs, Beat, Census, Delivered, LaunchQueue, LinkState, LogSlice, Mailbox, NewNode,
-    NewRun, NodeCreation, Nodes, Object, Objects, Put, Replies, ReplyOutcome, RunLogs, Runs,
-    StartedApp, Tokens, Transition,
+    AppOutputs, Arrived, Beat, Census, Delivered, LaunchQueue, LinkState, LogSlice, Mailbox,
+    NewNode, NewRun, NodeCreation, Nodes, Object, Objects, Put, Replies, ReplyOutcome, RunLogs,
+    Runs, StartedApp, Tokens, Transition,
 };
-use crate::storage::{Source, Storage};
+use crate::storage::{Accepted, Beginning, Source, Storage};
 use crate::tables::{Shape, Stored, Tables};
 use crate::wakeups::{Topic, Wakeups};
 
@@ -257,25 +257,39 @@ impl<S: Storage> Objects for State<S> {
         self.step(|tables| tables.announce(run, trees)).await
     }
 
-    async fn put_object(&self, object: ObjectId, body: Body) -> StoreResult<Put> {
+    async fn receive_object(
+        &self,
+        object: ObjectId,
+        begun: Option<Beginning>,
+        body: Body,
+    ) -> StoreResult<Arrived> {
         let (source, _) = self.apply(|tables| tables.objects.source(object));
         let is_wanted = matches!(source, Some(None));
         self.storage().admit().await?;
-        let accepted = self.storage().accept(object, is_wanted, body).await?;
+        let accepted = if begun.is_some() && !is_wanted {
+            // The rest alone says nothing, and nobody needs it.
+            Accepted::Taken(None)
+        } else {
+            let storage = self.storage();
+            storage.accept(object, is_wanted, begun, body).await?
+        };
         let content = match accepted {
-            Err(refused) => return Ok(refused),
-            Ok(Some(content)) => content,
-            Ok(None) if source.is_some() || self.was_here(object) => return Ok(Put::Present),
-            Ok(None) => return Ok(Put::Unannounced),
+            Accepted::Taken(Some(content)) => content,
+            Accepted::Taken(None) if source.is_some() || self.was_here(object) => {
+                return Ok(Arrived::Over(Put::Present));
+            }
+            Accepted::Taken(None) => return Ok(Arrived::Over(Put::Unannounced)),
+            Accepted::Refused(wrong) => return Ok(Arrived::Over(wrong)),
+            Accepted::BrokeOff(beginning, why) => return Ok(Arrived::BrokeOff(beginning, why)),
         };
         let stored = self
             .step(|tables| tables.put_object(object, content))
             .await?;
-        Ok(match stored {
+        Ok(Arrived::Over(match stored {
             Stored::Kept(_) => Put::Stored,
             Stored::Present => Put::Present,
             Stored::Unannounced => Put::Unannounced,
-        })
+        }))
     }
 
     async fn object(&self, object: ObjectId) -> StoreResult<Object> {

@@ -5,9 +5,9 @@ use std::path::Path;
 use flwr_api::{Phase, RunId, RunStatus, SubStatus};
 use flwr_state::conformance::{Made, at, made, new_run};
 use flwr_state::{
-    Bounds, Mailbox, Memory, MemoryState, Object, Objects, Put, Runs, StoreError, files,
+    Arrived, Bounds, Mailbox, Memory, MemoryState, Object, Objects, Put, Runs, StoreError, files,
 };
-use flwr_transport::Body;
+use flwr_transport::{Body, BodyError};
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
 
@@ -162,6 +162,26 @@ async fn objects_under_way_have_their_share() {
     assert_eq!(on_disk(), bytes.len() as u64);
     send.send(()).unwrap();
     assert_eq!(slow.await.unwrap(), Put::Stored);
+    assert_eq!(on_disk(), bytes.len() as u64);
+}
+
+#[tokio::test]
+async fn what_broke_off_keeps_its_share_until_it_is_dropped() {
+    let objects = ["a", "b", "c"].map(|name| made(&name.repeat(1000), &[]));
+    let (id, bytes) = &objects[0].objects[0];
+    let state = state(bytes.len() as u64, 1 << 30);
+    announced(&state, &objects).await;
+    let pieces = [Ok(bytes.slice(..10)), Err(BodyError::Interrupted)];
+    let body = Body::from_stream(Some(bytes.len() as u64), futures_util::stream::iter(pieces));
+    let begun = state.receive_object(*id, None, body).await.unwrap();
+    assert_eq!(put(&state, &objects[1]).await.unwrap(), Put::Stored);
+    assert_eq!(on_disk(), bytes.len() as u64);
+    let Arrived::BrokeOff(Some(begun), _) = begun else {
+        panic!("{begun:?}");
+    };
+    assert_eq!(begun.memory_bytes(), bytes.len() as u64);
+    drop(begun);
+    assert_eq!(put(&state, &objects[2]).await.unwrap(), Put::Stored);
     assert_eq!(on_disk(), bytes.len() as u64);
 }
 

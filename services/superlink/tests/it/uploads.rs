@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flwr_api::fleet::{self, FleetService};
-use flwr_api::{Delivery, NodeId, ObjectTree, Reason, RunId};
-use flwr_transport::{Body, BodyError, Code, MemoryBudget};
+use flwr_api::{Delivery, NodeId, ObjectTree, RunId};
+use flwr_transport::{Body, BodyError, Code};
 use futures_util::{StreamExt as _, stream};
 
 use crate::world::{Letter, World};
@@ -23,14 +23,7 @@ struct Broken {
 
 impl Broken {
     async fn new() -> Self {
-        Self::with(MemoryBudget::unbounded()).await
-    }
-
-    async fn with(budget: MemoryBudget) -> Self {
-        let world = World::with(flwr_superlink::Config {
-            budget,
-            ..Default::default()
-        });
+        let world = World::new();
         let (node, run) = (world.join(1, 30.0).await, world.running().await);
         let letter = world.instruct(run, node, "m").await;
         let asked = letter.id();
@@ -222,14 +215,36 @@ async fn a_parcel_brings_small_objects_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pushes_take_room_and_give_it_back_however_they_end() {
-    let budget = MemoryBudget::new(1 << 20);
-    let all = budget.free_bytes();
-    let broken = Broken::with(budget.clone()).await;
-    assert_eq!(budget.free_bytes(), all, "after one that broke off");
-    // One that hangs has its room until its node asks what has come, or it is given up.
-    let pieces = stream::once(async { Ok(Bytes::from_static(b"begin")) });
-    let hanging = Body::from_stream(Some(LARGE as u64), pieces.chain(stream::pending()));
+async fn what_came_is_kept_also_where_the_call_ends_first() {
+    let broken = Broken::new().await;
+    let (breaks, broke) = tokio::sync::oneshot::channel::<()>();
+    let first = broken.reply.object.slice(..100_000);
+    let hanging = async move {
+        let _ = broke.await;
+        Err(BodyError::Interrupted)
+    };
+    let pieces = stream::iter([Ok(first)]).chain(stream::once(hanging));
+    let body = Body::from_stream(Some(broken.reply.object.len() as u64), pieces);
+    let call = fleet::PushObject {
+        node: broken.node,
+        run: broken.run,
+        object: broken.reply.root,
+    };
+    let context = broken.world.by_node(1);
+    let push = broken.world.fleet.push_object(&context, call, body);
+    let ended = tokio::time::timeout(Duration::from_secs(1), push).await;
+    assert!(ended.is_err(), "the call ended by itself");
+    drop(breaks);
+    assert_eq!(broken.received().await, 100_000);
+    assert!(broken.resume(100_000, broken.rest(100_000)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_that_hangs_is_over_once_its_node_asks() {
+    let broken = Broken::new().await;
+    let first = stream::iter([Ok(broken.reply.object.slice(..100_000))]);
+    let len = broken.reply.object.len() as u64;
+    let hanging = Body::from_stream(Some(len), first.chain(stream::pending()));
     let call = fleet::PushObject {
         node: broken.node,
         run: broken.run,
@@ -237,52 +252,29 @@ async fn pushes_take_room_and_give_it_back_however_they_end() {
     };
     let context = broken.world.by_node(1);
     let hanging = broken.world.fleet.push_object(&context, call, hanging);
-    tokio::pin!(hanging);
-    assert!(futures_util::poll!(&mut hanging).is_pending());
-    while budget.free_bytes() == all {
-        assert!(futures_util::poll!(&mut hanging).is_pending());
-        tokio::task::yield_now().await;
-    }
-    assert!(budget.free_bytes() <= all - LARGE as u64);
-    broken.received().await;
-    assert_eq!(hanging.await.unwrap_err().code, Code::Unavailable);
-    assert_eq!(budget.free_bytes(), all, "after one that was over");
-    broken.push_some(BREAK).await;
-    // Nothing is taken for what somebody makes up.
-    let everything = budget.take(all).await.unwrap();
-    assert!(!broken.resume(usize::MAX, broken.rest(BREAK)).await);
-    drop(everything);
-    assert!(broken.resume(BREAK, broken.rest(BREAK)).await);
-    assert_eq!(budget.free_bytes(), all, "after one that is whole");
+    let asked = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        broken.received().await
+    };
+    let (refused, received) = tokio::join!(hanging, asked);
+    assert_eq!(refused.unwrap_err().code, Code::Unavailable);
+    assert_eq!(received, 100_000);
+    assert!(broken.resume(100_000, broken.rest(100_000)).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_push_of_a_node_waits_for_room_and_the_others_are_told_to_come_again() {
-    let budget = MemoryBudget::new(1 << 20);
-    let broken = Broken::with(budget.clone()).await;
-    let everything = budget.take(1 << 20).await.unwrap();
-    let push = || {
-        let object = broken.reply.object.clone();
-        let (first, rest) = (object.slice(..5), object.slice(5..));
-        let body = Body::from_stream(
-            Some(object.len() as u64),
-            stream::iter([Ok(first), Ok(rest)]),
-        );
-        let call = fleet::PushObject {
-            node: broken.node,
-            run: broken.run,
-            object: broken.reply.root,
-        };
-        let context = broken.world.by_node(1);
-        let fleet = &broken.world.fleet;
-        async move { fleet.push_object(&context, call, body).await }
+async fn no_object_is_longer_than_its_node_said_at_first() {
+    let broken = Broken::new().await;
+    let longer = [&broken.rest(BREAK)[..], b"and more"].concat();
+    let call = fleet::ResumePush {
+        node: broken.node,
+        run: broken.run,
+        object: broken.reply.root,
+        offset: BREAK as u64,
     };
-    let first = push();
-    tokio::pin!(first);
-    let now = tokio::time::timeout(Duration::from_secs(5), &mut first).await;
-    assert!(now.is_err(), "there is no room");
-    let refused = push().await.unwrap_err();
-    assert_eq!(Reason::of(&refused), Some(Reason::NoRoom));
-    drop(everything);
-    assert!(first.await.unwrap());
+    let context = broken.world.by_node(1);
+    let body = Body::from_bytes(longer.into());
+    let refused = broken.world.fleet.resume_push(&context, call, body).await;
+    assert_eq!(refused.unwrap_err().code, Code::Unavailable);
+    assert_eq!(broken.received().await, 0);
 }

@@ -61,10 +61,6 @@ impl Entropy for Counting {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self::with(flwr_superlink::Config::default())
-    }
-
-    pub(crate) fn with(config: flwr_superlink::Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(VirtualClock(Instant::now()));
         let link = SuperLink::new(
@@ -72,7 +68,7 @@ impl World {
             DiskFabs::new(folder.path()),
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::new(Counting::default()),
-            config,
+            flwr_superlink::Config::default(),
         );
         Self {
             fleet: Arc::new(link.fleet(false)),

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flwr_api::{ObjectId, RunId, UnixTime};
-use flwr_state::link::{LogSlice, Put};
+use flwr_state::link::LogSlice;
 use flwr_state::rows::{Change, ObjectRow, Rows};
-use flwr_state::storage::{Changes, Content, Position, Source};
+use flwr_state::storage::{Accepted, Beginning, Changes, Content, Position, Source};
 use flwr_state::{Limit, Storage, StoreError, StoreResult, memory};
 use flwr_transport::Body;
 use tokio::time::sleep;
@@ -187,10 +187,17 @@ impl Storage for Faulty {
         &self,
         object: ObjectId,
         _is_wanted: bool,
+        _begun: Option<Beginning>,
         body: Body,
-    ) -> StoreResult<Result<Option<Content>, Put>> {
-        let content = body.collect(u64::MAX).await?;
-        Ok(memory::check(object, &content).map(|()| Some(Content::Here(content))))
+    ) -> StoreResult<Accepted> {
+        let content = match body.collect(u64::MAX).await {
+            Ok(content) => content,
+            Err(why) => return Ok(Accepted::BrokeOff(None, why)),
+        };
+        Ok(match memory::check(object, &content) {
+            Ok(()) => Accepted::Taken(Some(Content::Here(content))),
+            Err(wrong) => Accepted::Refused(wrong),
+        })
     }
 
     async fn read(&self, object: ObjectId, source: Source) -> StoreResult<Option<Body>> {
