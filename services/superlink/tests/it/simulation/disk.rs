@@ -11,7 +11,7 @@ use flwr_api::{ObjectId, RunId, UnixTime};
 use flwr_state::link::LogSlice;
 use flwr_state::rows::{Change, ObjectRow, Rows};
 use flwr_state::storage::{Accepted, Beginning, Changes, Content, Position, Source};
-use flwr_state::{Limit, Storage, StoreError, StoreResult, memory};
+use flwr_state::{Limit, Memory, Storage, StoreError, StoreResult};
 use flwr_transport::Body;
 use tokio::time::sleep;
 
@@ -34,6 +34,8 @@ pub(super) struct Faulty {
     recorded: AtomicU64,
     written: AtomicU64,
     is_dead: Arc<AtomicBool>,
+    /// Has what is on its way.
+    memory: Memory,
 }
 
 impl Disk {
@@ -49,6 +51,7 @@ impl Disk {
             recorded: AtomicU64::new(0),
             written: AtomicU64::new(0),
             is_dead: Arc::clone(is_dead),
+            memory: Memory::default(),
         }
     }
 
@@ -186,18 +189,11 @@ impl Storage for Faulty {
     async fn accept(
         &self,
         object: ObjectId,
-        _is_wanted: bool,
-        _begun: Option<Beginning>,
+        is_wanted: bool,
+        begun: Option<Beginning>,
         body: Body,
     ) -> StoreResult<Accepted> {
-        let content = match body.collect(u64::MAX).await {
-            Ok(content) => content,
-            Err(why) => return Ok(Accepted::BrokeOff(None, why)),
-        };
-        Ok(match memory::check(object, &content) {
-            Ok(()) => Accepted::Taken(Some(Content::Here(content))),
-            Err(wrong) => Accepted::Refused(wrong),
-        })
+        self.memory.accept(object, is_wanted, begun, body).await
     }
 
     async fn read(&self, object: ObjectId, source: Source) -> StoreResult<Option<Body>> {

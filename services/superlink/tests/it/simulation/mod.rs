@@ -1,5 +1,6 @@
-//! A federation in virtual time whose SuperLink is killed again and again, whose writes fail and
-//! whose answers get lost, against what Flower promises: nothing that was acknowledged is lost, no
+//! A federation in one process and virtual time, over the in-process transport. Its SuperLink is killed
+//! again and again, its writes fail, connections break in the middle of bodies, and answers get lost or
+//! overtake each other. What Flower promises has to hold: nothing that was acknowledged is lost, no
 //! confirmed message comes again, every instruction gets its own reply, and it ends.
 //!
 //! `SIMULATION_SEEDS=0..5000` runs these seeds instead of a few; one that fails is printed, and runs
@@ -16,16 +17,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flwr_api::appio::{self, AppIoService as _};
-use flwr_api::fleet::{self, FleetService as _};
+use bytes::Bytes;
+use flwr_api::appio;
+use flwr_api::fleet;
 use flwr_api::{
     Delivery, MessageId, NodeId, ObjectId, ObjectTree, Payload, Phase, RunId, RunStatus, SubStatus,
+    Token,
 };
-use flwr_transport::Body;
+use flwr_transport::Status;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
-use self::world::{Sender, World};
+use self::world::{Answer, Link, World, soon, whole};
 
 const NODES: u8 = 3;
 const ROUNDS: usize = 4;
@@ -65,7 +68,8 @@ async fn simulate(seed: u64) {
         tasks.spawn_local(work(Arc::clone(&world), key, node));
     }
     tasks.spawn_local(beat_run(Arc::clone(&world), run));
-    tasks.spawn_local(world::chaos(Arc::clone(&world)));
+    tasks.spawn_local(world::kills(Arc::clone(&world)));
+    tasks.spawn_local(world::losses(Arc::clone(&world)));
     let played = timeout(PATIENCE, play(&world, run, &nodes, &app));
     tokio::select! {
         biased;
@@ -75,7 +79,7 @@ async fn simulate(seed: u64) {
 }
 
 /// A ServerApp: sends rounds of instructions and waits for the reply to each.
-async fn play(world: &World, run: RunId, nodes: &[NodeId], app: &Sender) {
+async fn play(world: &Arc<World>, run: RunId, nodes: &[NodeId], app: &Token) {
     for round in 0..ROUNDS {
         // Two to each node, so that one waits while the other is worked on.
         let names = (0..2).flat_map(|number| nodes.iter().map(move |node| (number, *node)));
@@ -92,7 +96,10 @@ async fn play(world: &World, run: RunId, nodes: &[NodeId], app: &Sender) {
                     messages: letters.iter().map(|l| l.message.clone()).collect(),
                     trees: letters.iter().map(|l| ObjectTree::leaf(l.root)).collect(),
                 };
-                link.appio.push_messages(&world.context(app), call).await
+                link.appio(Some(app))
+                    .await?
+                    .push_messages(call, soon())
+                    .await
             })
             .await;
         assert!(pushed.stored.iter().all(Option::is_some), "{pushed:?}");
@@ -103,9 +110,10 @@ async fn play(world: &World, run: RunId, nodes: &[NodeId], app: &Sender) {
                     run,
                     object: letter.root,
                 };
-                let body = Body::from_bytes(letter.object.clone());
-                link.appio
-                    .push_object(&world.context(app), call, body)
+                let body = world.slow(letter.object.clone());
+                link.appio(Some(app))
+                    .await?
+                    .push_object(call, body, soon())
                     .await
             });
             assert!(stored.await, "an announced object is wanted");
@@ -122,7 +130,7 @@ async fn play(world: &World, run: RunId, nodes: &[NodeId], app: &Sender) {
 }
 
 /// Asks for replies once, and takes those that are there.
-async fn gather(world: &World, run: RunId, app: &Sender, waiting: &mut HashMap<MessageId, String>) {
+async fn gather(world: &World, run: RunId, app: &Token, waiting: &mut HashMap<MessageId, String>) {
     let replies = world
         .insist(async |link| {
             let call = appio::PullMessages {
@@ -131,7 +139,10 @@ async fn gather(world: &World, run: RunId, app: &Sender, waiting: &mut HashMap<M
                 wait: Duration::from_secs(5),
                 linger: Duration::from_secs(1),
             };
-            link.appio.pull_messages(&world.context(app), call).await
+            link.appio(Some(app))
+                .await?
+                .pull_messages(call, soon())
+                .await
         })
         .await;
     for Delivery { message, tree } in replies {
@@ -148,7 +159,13 @@ async fn gather(world: &World, run: RunId, app: &Sender, waiting: &mut HashMap<M
                     object: tree.id,
                     wait: Duration::ZERO,
                 };
-                world::whole(link.appio.pull_object(&world.context(app), call).await?).await
+                whole(
+                    link.appio(Some(app))
+                        .await?
+                        .pull_object(call, soon())
+                        .await?,
+                )
+                .await
             })
             .await;
         let body = body.expect("a reply is complete");
@@ -161,13 +178,16 @@ async fn gather(world: &World, run: RunId, app: &Sender, waiting: &mut HashMap<M
         world
             .insist(async |link| {
                 let call = appio::ConfirmMessage { run, message };
-                link.appio.confirm_message(&world.context(app), call).await
+                link.appio(Some(app))
+                    .await?
+                    .confirm_message(call, soon())
+                    .await
             })
             .await;
     }
 }
 
-async fn finish(world: &World, run: RunId, app: &Sender) {
+async fn finish(world: &World, run: RunId, app: &Token) {
     world.ends();
     world
         .insist(async |link| {
@@ -175,7 +195,10 @@ async fn finish(world: &World, run: RunId, app: &Sender) {
                 run,
                 context: "state".into(),
             };
-            link.appio.push_outputs(&world.context(app), call).await
+            link.appio(Some(app))
+                .await?
+                .push_outputs(call, soon())
+                .await
         })
         .await;
     // The first answer may have been lost.
@@ -185,14 +208,15 @@ async fn finish(world: &World, run: RunId, app: &Sender) {
                 run,
                 status: Some(RunStatus::finished(SubStatus::Completed, "")),
             };
-            link.appio
-                .update_run_status(&world.context(app), call)
+            link.appio(Some(app))
+                .await?
+                .update_run_status(call, soon())
                 .await
         })
         .await;
     let statuses = world.insist(async |link| {
         let call = appio::GetRunStatus { runs: vec![run] };
-        link.appio.run_status(&world.context(app), call).await
+        link.appio(Some(app)).await?.run_status(call, soon()).await
     });
     let status = statuses.await.remove(&run).unwrap();
     assert_eq!(
@@ -203,13 +227,12 @@ async fn finish(world: &World, run: RunId, app: &Sender) {
 
 /// A SuperNode: answers each instruction once, however often it is offered.
 async fn work(world: Arc<World>, key: u8, node: NodeId) {
-    let by = Sender::Node(key);
     let (mut confirmed, mut answered) = (HashSet::new(), HashSet::new());
     loop {
         let offered = world.insist(async |link| {
             let wait = Duration::from_secs(5);
             let call = fleet::PullMessages { node, wait };
-            link.fleet.pull_messages(&world.context(&by), call).await
+            link.fleet(key).await?.pull_messages(call, soon()).await
         });
         let Some(Delivery { message, tree }) = offered.await else {
             continue;
@@ -227,7 +250,7 @@ async fn work(world: Arc<World>, key: u8, node: NodeId) {
                     object: tree.id,
                     wait: Duration::ZERO,
                 };
-                world::whole(link.fleet.pull_object(&world.context(&by), call).await?).await
+                whole(link.fleet(key).await?.pull_object(call, soon()).await?).await
             })
             .await;
         assert_eq!(
@@ -242,18 +265,20 @@ async fn work(world: Arc<World>, key: u8, node: NodeId) {
             .insist(async |link| {
                 let message = tree.id;
                 let call = fleet::ConfirmMessage { node, run, message };
-                link.fleet.confirm_message(&world.context(&by), call).await
+                link.fleet(key).await?.confirm_message(call, soon()).await
             })
             .await;
         confirmed.insert(id.clone());
         sleep(world.up_to(Duration::from_secs(10))).await;
         assert!(answered.insert(id.clone()));
-        reply(&world, &by, node, run, &id).await;
+        reply(&world, key, node, run, &id).await;
     }
 }
 
-async fn reply(world: &World, by: &Sender, node: NodeId, run: RunId, asked: &MessageId) {
-    let answer = answer_to(asked);
+async fn reply(world: &Arc<World>, key: u8, node: NodeId, run: RunId, asked: &MessageId) {
+    // Some are large enough that what came of them is kept.
+    let padding = if world.chance(0.3) { 150_000 } else { 0 };
+    let answer = format!("{}{}", "x".repeat(padding), answer_to(asked));
     let letter = world.letter(run, node, NodeId::SUPERLINK, asked.as_str(), &answer);
     let pushed = world.insist(async |link| {
         let call = fleet::PushMessages {
@@ -261,17 +286,79 @@ async fn reply(world: &World, by: &Sender, node: NodeId, run: RunId, asked: &Mes
             message: Some(letter.message.clone()),
             trees: vec![ObjectTree::leaf(letter.root)],
         };
-        link.fleet.push_messages(&world.context(by), call).await
+        link.fleet(key).await?.push_messages(call, soon()).await
     });
     let pushed = pushed.await;
     assert!(pushed.stored.is_some());
     for object in pushed.missing {
-        let stored = world.insist(async |link| {
+        let push = Push {
+            world,
+            key,
+            node,
+            run,
+            object,
+            bytes: letter.object.clone(),
+        };
+        push.finish().await;
+    }
+}
+
+/// An object that a node pushes.
+struct Push<'a> {
+    world: &'a Arc<World>,
+    key: u8,
+    node: NodeId,
+    run: RunId,
+    object: ObjectId,
+    bytes: Bytes,
+}
+
+impl Push<'_> {
+    /// Pushes until it is stored: what came is not sent again.
+    async fn finish(&self) {
+        let mut offset = 0;
+        loop {
+            let pushed = async |link: &Link| self.push(link, offset).await;
+            match self.world.once(&pushed).await {
+                Answer::Came(true) => return,
+                // It was forgotten meanwhile.
+                Answer::Came(false) if offset > 0 => offset = 0,
+                Answer::Came(false) => panic!("an announced object is wanted"),
+                Answer::RunIsOver => std::future::pending().await,
+                Answer::Lost => offset = self.received().await,
+            }
+        }
+    }
+
+    async fn push(&self, link: &Link, offset: usize) -> Result<bool, Status> {
+        let (node, run, object) = (self.node, self.run, self.object);
+        let fleet = link.fleet(self.key).await?;
+        let rest = self.world.slow(self.bytes.slice(offset..));
+        if offset == 0 {
             let call = fleet::PushObject { node, run, object };
-            let body = Body::from_bytes(letter.object.clone());
-            link.fleet.push_object(&world.context(by), call, body).await
+            return fleet.push_object(call, rest, soon()).await;
+        }
+        let call = fleet::ResumePush {
+            node,
+            run,
+            object,
+            offset: offset as u64,
+        };
+        fleet.resume_push(call, rest, soon()).await
+    }
+
+    async fn received(&self) -> usize {
+        let received = self.world.insist(async |link| {
+            let call = fleet::GetReceived {
+                node: self.node,
+                run: self.run,
+                objects: vec![self.object],
+            };
+            link.fleet(self.key).await?.received(call, soon()).await
         });
-        assert!(stored.await, "an announced object is wanted");
+        let received = usize::try_from(received.await[0]).unwrap();
+        assert!(received < self.bytes.len(), "more than half of it");
+        received
     }
 }
 
@@ -288,9 +375,7 @@ async fn beat(world: Arc<World>, key: u8, node: NodeId) {
                 node,
                 heartbeat_interval: 30.0,
             };
-            link.fleet
-                .heartbeat(&world.context(&Sender::Node(key)), call)
-                .await
+            link.fleet(key).await?.heartbeat(call, soon()).await
         });
         assert!(known.await, "a node is not forgotten");
         sleep(Duration::from_secs(20)).await;
@@ -305,9 +390,7 @@ async fn beat_run(world: Arc<World>, run: RunId) {
                     run,
                     heartbeat_interval: 30.0,
                 };
-                link.appio
-                    .heartbeat(&world.context(&Sender::App(None)), call)
-                    .await
+                link.appio(None).await?.heartbeat(call, soon()).await
             })
             .await;
         sleep(Duration::from_secs(20)).await;

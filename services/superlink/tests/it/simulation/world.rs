@@ -7,16 +7,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flwr_api::appio::{self, AppIoService as _};
+use flwr_api::appio::{self, AppIo, AppIoClient};
 use flwr_api::control::ControlService as _;
-use flwr_api::fleet::{self, FleetService as _, ObjectState};
+use flwr_api::fleet::{self, Fleet, FleetClient, ObjectState};
 use flwr_api::{FabHash, Launchers, NodeId, Phase, RunId, RunStatus, Token, UnixTime};
 use flwr_state::{Clock, Fabs, State, StoreResult, Wakeups};
-use flwr_superlink::appio::AppIoApi;
-use flwr_superlink::fleet::FleetApi;
 use flwr_superlink::{Entropy, Runtime, SuperLink};
-use flwr_transport::{Bearer, Body, Code, Context, Drain, Identity, Peer, PublicKey, Status};
-use tokio::task::JoinHandle;
+use flwr_transport::{
+    Acceptor as _, Bearer, Body, Code, ConnectError, Connector as _, Context, Drain, Handler,
+    Identity, Peer, Protocol, PublicKey, Status, memory,
+};
+use futures_util::stream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -24,20 +26,62 @@ use super::disk::{Disk, Faulty};
 use super::random::Random;
 use crate::world::{Letter, letter, start_run};
 
-/// Who calls.
-pub(super) enum Sender {
-    /// The node with this key.
-    Node(u8),
-    /// A ServerApp, with its token where one is asked for.
-    App(Option<Token>),
+/// A SuperLink at work, and the network to it.
+pub(super) struct Link {
+    fleet: memory::Connector<Fleet>,
+    appio: memory::Connector<AppIo>,
+    is_dead: Arc<AtomicBool>,
+    process: Mutex<JoinSet<()>>,
 }
 
-/// A SuperLink at work.
-pub(super) struct Link {
-    pub(super) fleet: FleetApi<State<Faulty>, Bundles>,
-    pub(super) appio: AppIoApi<State<Faulty>, Bundles>,
-    is_dead: Arc<AtomicBool>,
-    sweep: JoinHandle<()>,
+impl Link {
+    /// A new connection of the node with this key.
+    pub(super) async fn fleet(&self, key: u8) -> Result<FleetClient, Status> {
+        let key = PublicKey::from_spki_der(vec![key].into());
+        let connector = self.fleet.with_identity(Identity::NodeKey(key));
+        let caller = connector.connect().await.map_err(out_of_reach)?;
+        Ok(FleetClient::new(Arc::new(caller)))
+    }
+
+    /// A new connection of a ServerApp, with its token where one is asked for.
+    pub(super) async fn appio(&self, token: Option<&Token>) -> Result<AppIoClient, Status> {
+        let caller = self.appio.connect().await.map_err(out_of_reach)?;
+        let client = AppIoClient::new(Arc::new(caller));
+        Ok(match token {
+            Some(token) => client.bearing(Bearer::new(token.expose())),
+            None => client,
+        })
+    }
+
+    fn lose_connections(&self) {
+        self.fleet.lose_connections();
+        self.appio.lose_connections();
+    }
+
+    fn kill(&self) {
+        self.is_dead.store(true, Ordering::Relaxed);
+        self.process.lock().unwrap().abort_all();
+    }
+}
+
+fn out_of_reach(error: ConnectError) -> Status {
+    Status::new(Code::Unavailable, error.message)
+}
+
+/// Serves on a network of its own, in which bodies are cut into small pieces.
+fn serve<P: Protocol, H: Handler<P>>(
+    process: &mut JoinSet<()>,
+    handler: H,
+) -> memory::Connector<P> {
+    let (connector, acceptor) = memory::pair(memory::Options {
+        piece_bytes_max: 10 << 10,
+        ..memory::Options::default()
+    });
+    process.spawn(async move {
+        let ended = acceptor.serve(Arc::new(handler), Drain::new()).await;
+        panic!("nobody asks it to end: {ended:?}");
+    });
+    connector
 }
 
 pub(super) struct World {
@@ -100,14 +144,11 @@ impl World {
 
     /// Starts a SuperLink with what is on the disk.
     fn start(&self) {
-        let link = self.superlink(&Arc::default());
-        *self.link.lock().unwrap() = Some(link.1);
+        let (_, link) = self.superlink(&Arc::default());
+        *self.link.lock().unwrap() = Some(Arc::new(link));
     }
 
-    fn superlink(
-        &self,
-        is_dead: &Arc<AtomicBool>,
-    ) -> (SuperLink<State<Faulty>, Bundles>, Arc<Link>) {
+    fn superlink(&self, is_dead: &Arc<AtomicBool>) -> (SuperLink<State<Faulty>, Bundles>, Link) {
         let storage = self.disk.storage(&self.random, is_dead);
         let state = State::restore(storage, self.disk.rows(), Wakeups::new(), self.clock.now());
         let link = SuperLink::new(
@@ -118,13 +159,15 @@ impl World {
             flwr_superlink::Config::default(),
         );
         let sweeping = link.clone();
+        let mut process = JoinSet::new();
+        process.spawn(async move { sweeping.sweep(&Drain::new()).await });
         let services = Link {
-            fleet: link.fleet(false),
-            appio: link.appio(Launchers::Anyone),
+            fleet: serve(&mut process, fleet::Serve(link.fleet(false))),
+            appio: serve(&mut process, appio::Serve(link.appio(Launchers::Anyone))),
             is_dead: Arc::clone(is_dead),
-            sweep: tokio::spawn(async move { sweeping.sweep(&Drain::new()).await }),
+            process: Mutex::new(process),
         };
-        (link, Arc::new(services))
+        (link, services)
     }
 
     fn current(&self) -> Option<Arc<Link>> {
@@ -157,54 +200,61 @@ impl World {
         }
     }
 
-    /// Asks until an answer arrives; nothing if that is that the run is over. What goes wrong on the
-    /// way says so: every other refusal is against the rules.
+    /// Asks until an answer arrives; nothing if that is that the run is over.
     pub(super) async fn insist_till_the_end<T>(
         &self,
         ask: impl AsyncFn(&Link) -> Result<T, Status>,
     ) -> Option<T> {
         loop {
-            sleep(self.up_to(Duration::from_millis(50))).await;
-            if let Some(link) = self.current() {
-                let answer = ask(&link).await;
-                sleep(self.up_to(Duration::from_millis(50))).await;
-                let arrives = !link.is_dead.load(Ordering::Relaxed) && !self.chance(0.1);
-                match answer {
-                    Ok(answer) if arrives => return Some(answer),
-                    Err(status) if status.code == Code::PermissionDenied && self.is_over() => {
-                        return None;
-                    }
-                    Err(status) if arrives => {
-                        let codes = [Code::Unavailable, Code::ResourceExhausted];
-                        assert!(codes.contains(&status.code), "{status}");
-                    }
-                    _ => {}
-                }
+            match self.once(&ask).await {
+                Answer::Came(answer) => return Some(answer),
+                Answer::RunIsOver => return None,
+                Answer::Lost => sleep(self.up_to(Duration::from_secs(3))).await,
             }
-            sleep(self.up_to(Duration::from_secs(3))).await;
         }
     }
 
-    pub(super) fn context(&self, by: &Sender) -> Context {
-        let (identity, token) = match by {
-            Sender::Node(key) => {
-                let key = PublicKey::from_spki_der(vec![*key].into());
-                (Identity::NodeKey(key), None)
-            }
-            Sender::App(token) => (Identity::Anonymous, token.as_ref()),
+    /// Asks once. What goes wrong on the way says so: every other refusal is against the rules.
+    pub(super) async fn once<T>(
+        &self,
+        ask: &impl AsyncFn(&Link) -> Result<T, Status>,
+    ) -> Answer<T> {
+        sleep(self.up_to(Duration::from_millis(50))).await;
+        let Some(link) = self.current() else {
+            return Answer::Lost;
         };
-        Context {
-            peer: Arc::new(Peer {
-                identity,
-                addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
-                transport: "test",
-            }),
-            bearer: token.map(|token| Bearer::new(token.expose())),
-            deadline: Instant::now() + Duration::from_secs(60),
-            drain: Drain::new(),
-            gone: CancellationToken::new(),
-            presence: None,
+        let answer = ask(&link).await;
+        sleep(self.up_to(Duration::from_millis(50))).await;
+        let arrives = !link.is_dead.load(Ordering::Relaxed) && !self.chance(0.1);
+        match answer {
+            Ok(answer) if arrives => Answer::Came(answer),
+            Err(status) if status.code == Code::PermissionDenied && self.is_over() => {
+                Answer::RunIsOver
+            }
+            Err(status) if arrives => {
+                let codes = [Code::Unavailable, Code::ResourceExhausted];
+                assert!(codes.contains(&status.code), "{status}");
+                Answer::Lost
+            }
+            _ => Answer::Lost,
         }
+    }
+
+    /// A body that takes its time.
+    pub(super) fn slow(self: &Arc<Self>, bytes: Bytes) -> Body {
+        let (len, world) = (bytes.len() as u64, Arc::clone(self));
+        let pieces = stream::unfold(bytes, move |mut rest| {
+            let world = Arc::clone(&world);
+            async move {
+                if rest.is_empty() {
+                    return None;
+                }
+                sleep(world.up_to(Duration::from_secs(1))).await;
+                let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+                Some((Ok(piece), rest))
+            }
+        });
+        Body::from_stream(Some(len), pieces)
     }
 
     pub(super) async fn join(&self, key: u8) -> NodeId {
@@ -212,40 +262,40 @@ impl World {
             let call = fleet::CreateNode {
                 heartbeat_interval: 30.0,
             };
-            let by = Sender::Node(key);
-            link.fleet.create_node(&self.context(&by), call).await
+            link.fleet(key).await?.create_node(call, soon()).await
         })
         .await
     }
 
     /// Submits a run on a SuperLink of its own, then starts the one that is killed, and begins the
     /// run's ServerApp there.
-    pub(super) async fn begin_run(&self) -> (RunId, Sender) {
-        let (anyone, is_dead) = (Sender::App(None), Arc::default());
+    pub(super) async fn begin_run(&self) -> (RunId, Token) {
+        let is_dead = Arc::default();
         let (link, services) = self.superlink(&is_dead);
+        let control = link.control(Runtime::Deployment);
         let run = loop {
-            let call = start_run();
-            let control = link.control(Runtime::Deployment);
-            if let Ok(Some(run)) = control.start_run(&self.context(&anyone), call).await {
+            let submitted = control.start_run(&somebody(), start_run()).await;
+            if let Ok(Some(run)) = submitted {
                 break run;
             }
         };
         let token = loop {
+            let anyone = services.appio(None).await.unwrap();
             let call = appio::RequestToken { run };
-            let by = self.context(&anyone);
-            if let Ok(Some(token)) = services.appio.request_token(&by, call).await {
+            if let Ok(Some(token)) = anyone.request_token(call, soon()).await {
                 break token;
             }
             sleep(Duration::from_secs(61)).await;
         };
-        services.sweep.abort();
-        is_dead.store(true, Ordering::Relaxed);
+        services.kill();
         self.start();
-        let app = Sender::App(Some(token));
         self.insist(async |link| {
             let wait = Duration::ZERO;
             let call = appio::PullInputs { wait };
-            link.appio.pull_inputs(&self.context(&app), call).await
+            link.appio(Some(&token))
+                .await?
+                .pull_inputs(call, soon())
+                .await
         })
         .await;
         self.insist(async |link| {
@@ -253,12 +303,13 @@ impl World {
                 run,
                 status: Some(RunStatus::of(Phase::Running)),
             };
-            link.appio
-                .update_run_status(&self.context(&app), call)
+            link.appio(Some(&token))
+                .await?
+                .update_run_status(call, soon())
                 .await
         })
         .await;
-        (run, app)
+        (run, token)
     }
 
     pub(super) fn letter(
@@ -277,15 +328,52 @@ impl World {
 }
 
 /// Kills the SuperLink again and again; another one comes sooner or later.
-pub(super) async fn chaos(world: Arc<World>) {
+pub(super) async fn kills(world: Arc<World>) {
     loop {
         sleep(world.up_to(Duration::from_secs(20))).await;
         if let Some(link) = world.link.lock().unwrap().take() {
-            link.is_dead.store(true, Ordering::Relaxed);
-            link.sweep.abort();
+            link.kill();
         }
         sleep(world.up_to(Duration::from_secs(40))).await;
         world.start();
+    }
+}
+
+/// Breaks the connections of everybody again and again.
+pub(super) async fn losses(world: Arc<World>) {
+    loop {
+        sleep(world.up_to(Duration::from_secs(15))).await;
+        if let Some(link) = world.current() {
+            link.lose_connections();
+        }
+    }
+}
+
+/// What came of a call.
+pub(super) enum Answer<T> {
+    Came(T),
+    Lost,
+    RunIsOver,
+}
+
+/// By when a call has to be answered.
+pub(super) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// Whoever submits a run.
+fn somebody() -> Context {
+    Context {
+        peer: Arc::new(Peer {
+            identity: Identity::Anonymous,
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            transport: "test",
+        }),
+        bearer: None,
+        deadline: soon(),
+        drain: Drain::new(),
+        gone: CancellationToken::new(),
+        presence: None,
     }
 }
 
@@ -300,3 +388,6 @@ pub(super) async fn whole(
     let bytes = bytes.map_err(|_| Status::new(Code::Unavailable, "it broke off"))?;
     Ok((state, Some(bytes)))
 }
+
+/// How much of a slow body comes at once.
+const PIECE_BYTES: usize = 30 << 10;
