@@ -275,10 +275,15 @@ impl<S: Storage> Objects for State<S> {
         };
         let content = match accepted {
             Accepted::Taken(Some(content)) => content,
-            Accepted::Taken(None) if source.is_some() || self.was_here(object) => {
-                return Ok(Arrived::Over(Put::Present));
+            // Another call may have stored it and not know yet whether that lasts.
+            Accepted::Taken(None) => {
+                let was_here = self.step(|tables| tables.objects.was_here(object)).await?;
+                return Ok(Arrived::Over(if source.is_some() || was_here {
+                    Put::Present
+                } else {
+                    Put::Unannounced
+                }));
             }
-            Accepted::Taken(None) => return Ok(Arrived::Over(Put::Unannounced)),
             Accepted::Refused(wrong) => return Ok(Arrived::Over(wrong)),
             Accepted::BrokeOff(beginning, why) => return Ok(Arrived::BrokeOff(beginning, why)),
         };

@@ -105,11 +105,6 @@ impl<S: Storage> State<S> {
         work(&tables.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether an object has been here and went because it was confirmed.
-    fn was_here(&self, object: ObjectId) -> bool {
-        self.apply(|tables| tables.objects.was_here(object)).0
-    }
-
     /// An object's bytes turned out to be gone. Everything that needs them is answered with errors.
     fn lose(&self, object: ObjectId) {
         let (errors, _) = self.apply(|tables| tables.lose(&HashSet::from([object])));
