@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flwr_transport::{Body, Call, Context, Drain, Handler, Identity, Peer, Protocol};
+use flwr_transport::{Body, Call, Context, Drain, Handler, Identity, Peer, Protocol, count_unread};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,11 +14,14 @@ use tracing::{debug, error, info, warn};
 
 use crate::buffers::Received;
 use crate::dialect::{Answer, Dialect, Split, Subject};
+use crate::status::from_grpc;
 
 /// Answers the methods of one gRPC service.
 pub(crate) trait Exchange: Send + Sync + 'static {
     /// The service's full name.
     const SERVICE: &'static str;
+    /// What its calls are counted as.
+    const PROTOCOL: &'static str;
 
     /// Where an object begins in the request of a method ([`Dialect::split`]).
     fn split(&self, method: &str, seen: &[u8], message_bytes: u64) -> Split {
@@ -45,6 +48,7 @@ pub(crate) struct Spoken<P, D, H> {
 
 impl<P: Protocol, D: Dialect<P>, H: Handler<P>> Exchange for Spoken<P, D, H> {
     const SERVICE: &'static str = D::SERVICE;
+    const PROTOCOL: &'static str = P::NAME;
 
     fn split(&self, method: &str, seen: &[u8], message_bytes: u64) -> Split {
         self.dialect.split(method, seen, message_bytes)
@@ -57,8 +61,10 @@ impl<P: Protocol, D: Dialect<P>, H: Handler<P>> Exchange for Spoken<P, D, H> {
         message: Bytes,
         object: Option<Body>,
     ) -> Result<Answer, tonic::Status> {
-        let question = self.dialect.decode(method, message);
-        let question = question.map_err(|status| self.dialect.refuse(&status, Subject::None))?;
+        let question = self.dialect.decode(method, message).map_err(|status| {
+            count_unread(P::NAME, context.peer.transport, status.code);
+            self.dialect.refuse(&status, Subject::None)
+        })?;
         let subject = question.subject;
         context.bearer = question.bearer;
         let call = Call {
@@ -132,7 +138,7 @@ impl<E: Exchange> Calls<E> {
                 message,
                 object,
                 room: _room,
-            } = message.await?;
+            } = message.await.map_err(|status| self.unread(status))?;
             let exchange = &self.exchange;
             exchange
                 .exchange(context, call.method, message, object)
@@ -150,6 +156,12 @@ impl<E: Exchange> Calls<E> {
                 Err(tonic::Status::unavailable("the server failed to answer"))
             }
         }
+    }
+
+    /// The refusal of a call that no service has seen, counted.
+    pub(crate) fn unread(&self, status: tonic::Status) -> tonic::Status {
+        count_unread(E::PROTOCOL, self.peer.transport, from_grpc(status.code()));
+        status
     }
 
     pub(crate) fn log_refusal(&self, path: &str, status: &tonic::Status) {

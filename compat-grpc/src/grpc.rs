@@ -56,15 +56,17 @@ impl<E: Exchange> Connection<E> {
         request: Request<Incoming>,
     ) -> Result<Answer, tonic::Status> {
         let service_and_method = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+        let unread = |status| self.calls.unread(status);
         let Some((service, method)) = service_and_method else {
-            return Err(unknown_method());
+            return Err(unread(unknown_method()));
         };
         if service != E::SERVICE {
-            return Err(unknown_method());
+            return Err(unread(unknown_method()));
         }
+        let identity = self.auth.identify(request.headers());
         let call = Called {
             method,
-            identity: self.auth.identify(request.headers())?,
+            identity: identity.map_err(unread)?,
             timeout: timeout(request.headers()),
         };
         let split = |seen: &[u8], bytes| self.calls.exchange.split(method, seen, bytes);

@@ -21,6 +21,7 @@ pub struct Health;
 
 impl Exchange for Health {
     const SERVICE: &'static str = "grpc.health.v1.Health";
+    const PROTOCOL: &'static str = "Health";
 
     async fn exchange(
         &self,

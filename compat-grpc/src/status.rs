@@ -19,6 +19,12 @@ pub(crate) fn to_grpc(code: Code) -> tonic::Code {
     }
 }
 
+/// The code of ours for a gRPC code of ours.
+pub(crate) fn from_grpc(code: tonic::Code) -> Code {
+    let found = Code::ALL.into_iter().find(|ours| to_grpc(*ours) == code);
+    found.unwrap_or(Code::Internal)
+}
+
 /// A status without words of a dialect.
 pub(crate) fn plain(status: &Status) -> tonic::Status {
     tonic::Status::new(to_grpc(status.code), status.message.clone())

@@ -34,6 +34,18 @@ impl<P: Protocol, H: Handler<P>> Handler<P> for Counted<H> {
     }
 }
 
+/// Counts a call that was refused before a service has seen it.
+pub fn count_unread(protocol: &'static str, transport: &'static str, code: Code) {
+    let code = code.name();
+    counter!(
+        CALLS, "protocol" => protocol, "call" => UNREAD, "transport" => transport, "code" => code
+    )
+    .increment(1);
+}
+
+/// What such a call counts as, whatever it says that it is.
+const UNREAD: &str = "unread";
+
 /// A call that this process makes, counted when this is dropped.
 pub(crate) struct Made {
     protocol: &'static str,

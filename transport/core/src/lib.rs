@@ -32,7 +32,7 @@ pub mod status;
 pub use body::{Body, BodyError, Gathered};
 pub use budget::{MemoryBudget, Room};
 pub use call::{Call, EventStream, Protocol, Reply, Request, Tail, Wire};
-pub use counted::Counted;
+pub use counted::{Counted, count_unread};
 pub use current::Current;
 pub use drain::{Drain, DrainGuard};
 pub use peer::{AccountId, Bearer, Identity, Peer, PublicKey};

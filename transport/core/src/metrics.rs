@@ -4,7 +4,7 @@
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-/// Calls answered, by protocol, call, transport and code.
+/// Calls answered, by protocol, call, transport and code. Those that were refused unread are of the call `unread`.
 pub const CALLS: &str = "flwr_quic_calls_total";
 /// Calls that a service works on or holds, by protocol and transport.
 pub const CALLS_UNDER_WAY: &str = "flwr_quic_calls_under_way";
@@ -26,7 +26,7 @@ pub fn describe() {
     describe_counter!(
         CALLS,
         Unit::Count,
-        "Calls answered by a service; code cancelled: the caller gave up"
+        "Calls answered; code cancelled: the caller gave up; call unread: refused before a service has seen it"
     );
     describe_gauge!(
         CALLS_UNDER_WAY,

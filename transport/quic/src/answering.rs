@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flwr_transport::{
     Call, Code, Context, Drain, EventStream, Handler, Peer, Presence, Protocol, Reply,
-    Request as _, Status, Tail,
+    Request as _, Status, Tail, count_unread,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
 use quinn::{RecvStream, SendStream, WriteError};
@@ -140,6 +140,32 @@ impl<H> Answering<H> {
     where
         H: Handler<P>,
     {
+        let call = self.read::<P>(incoming, method).await;
+        let mut call = call.inspect_err(|refused| {
+            count_unread(P::NAME, self.peer.transport, refused.code);
+        })?;
+        let context = Context {
+            peer: Arc::clone(&self.peer),
+            bearer: call.bearer.take(),
+            deadline: call.deadline,
+            drain: self.drain.clone(),
+            gone: self.gone.clone(),
+            presence: Some(self.presence.clone()),
+        };
+        let handled = async { self.handler.handle(context, call).await };
+        let handled = AssertUnwindSafe(handled).catch_unwind().await;
+        handled.unwrap_or_else(|_panic| Err(panicked()))
+    }
+
+    /// Reads the head of a call, and refuses those that cannot be answered.
+    async fn read<P: Protocol>(
+        &self,
+        incoming: RecvStream,
+        method: &mut &'static str,
+    ) -> Result<Call<P>, Status>
+    where
+        H: Handler<P>,
+    {
         // Nothing is collected for those who may not call.
         (self.admit)(&self.peer.identity)?;
         let is_early = incoming.is_0rtt();
@@ -157,7 +183,7 @@ impl<H> Answering<H> {
                 return Err(malformed("the call is empty".into()));
             }
             Err(missing) => {
-                count_unread(&missing);
+                count_missing(&missing);
                 return Err(malformed(format!("the call cannot be read: {missing}")));
             }
         };
@@ -175,23 +201,12 @@ impl<H> Answering<H> {
             }
         };
         let patience = Duration::from_millis(asked.patience_ms).min(PATIENCE_MAX);
-        let context = Context {
-            peer: Arc::clone(&self.peer),
-            bearer: asked.bearer,
-            deadline: Instant::now() + patience,
-            drain: self.drain.clone(),
-            gone: self.gone.clone(),
-            presence: Some(self.presence.clone()),
-        };
-        let call = Call {
+        Ok(Call {
             request: asked.request,
-            bearer: None,
+            bearer: asked.bearer,
             body,
-            deadline: context.deadline,
-        };
-        let handled = async { self.handler.handle(context, call).await };
-        let handled = AssertUnwindSafe(handled).catch_unwind().await;
-        handled.unwrap_or_else(|_panic| Err(panicked()))
+            deadline: Instant::now() + patience,
+        })
     }
 
     /// Sends events until the service ends them, or the drain does.
@@ -221,7 +236,7 @@ impl<H> Answering<H> {
 }
 
 /// A caller that has given up, or is gone, has done nothing wrong.
-fn count_unread(missing: &Missing) {
+fn count_missing(missing: &Missing) {
     match missing {
         Missing::Frame(FrameError::TooLong { .. }) => Unread::Oversized.count(),
         Missing::Frame(_) | Missing::Cut => Unread::Malformed.count(),

@@ -18,6 +18,7 @@ struct Echo;
 
 impl Exchange for Echo {
     const SERVICE: &'static str = "echo";
+    const PROTOCOL: &'static str = "Echo";
 
     async fn exchange(
         &self,

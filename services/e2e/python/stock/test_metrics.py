@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -175,6 +176,29 @@ def test_datagrams_of_nobody_are_counted(tmp_path: Path, certificates: Certifica
         read = Metrics(address)
         read.check_shape()
         assert read.sum("flwr_quic_connection_datagrams_received_total", side="server") == 0
+
+
+def test_calls_that_no_service_has_seen_are_counted(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    args = ["--metrics-address", address]
+    with SuperLink(tmp_path, certificates, kind=OURS, args=args) as link:
+        credentials = grpc.ssl_channel_credentials(certificates.ca.read_bytes())
+        with grpc.secure_channel(link.fleet, credentials) as channel:
+            fleet = "/flwr.proto.Fleet/"
+            for method, request, code in (
+                (fleet + "CreateNode", b"", grpc.StatusCode.UNAUTHENTICATED),
+                ("/flwr.proto.Other/CreateNode", b"", grpc.StatusCode.UNIMPLEMENTED),
+            ):
+                with pytest.raises(grpc.RpcError) as refused:
+                    channel.unary_unary(method)(request, timeout=10)
+                assert refused.value.code() == code
+        read = Metrics(address)
+        read.check_shape()
+        for code in ("unauthenticated", "unimplemented"):
+            labels = {"protocol": "flwr.fleet", "transport": "grpc", "call": "unread", "code": code}
+            assert read.sum("flwr_quic_calls_total", **labels) == 1, code
 
 
 def test_a_scraper_that_misbehaves_costs_little(tmp_path: Path) -> None:
