@@ -131,6 +131,7 @@ impl<E: Exchange> Calls<E> {
             drain: self.drain.clone(),
             gone: self.gone.clone(),
             presence: None,
+            is_native: false,
         };
         let work = async {
             // The room is given back when the call is over.

@@ -9,8 +9,8 @@ use flwr_api::fleet::{
 use flwr_proto::v1_22 as pb;
 use flwr_transport::{Body, Reply, Status};
 
-use super::{convert, parse};
-use crate::dialect::{Answer, Dialect, Question, Subject};
+use super::{convert, parse, pushed};
+use crate::dialect::{Answer, Dialect, Question, Split, Subject};
 use crate::holds::Holds;
 
 /// The dialect of `flower-supernode` 1.22.
@@ -42,6 +42,10 @@ impl Dialect<Fleet> for FleetF1 {
             _ => return Err(Status::unimplemented(method)),
         };
         Ok(Question::new(request))
+    }
+
+    fn split(&self, method: &str, seen: &[u8], message_bytes: u64) -> Split {
+        pushed::split(method, seen, message_bytes)
     }
 
     fn encode(&self, reply: Reply<Fleet>) -> Answer {

@@ -101,6 +101,7 @@ impl SuperLinkOverGrpc {
             drain: Drain::new(),
             gone: tokio_util::sync::CancellationToken::new(),
             presence: None,
+            is_native: false,
         };
         let started = self
             .link

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::info;
 
 use crate::{
@@ -95,6 +96,7 @@ fn daemon(
     file: &FromFile,
     role: impl Future<Output = Result<(), Exit>>,
 ) -> ExitCode {
+    allow_many_files();
     let started = telemetry::start(log);
     if let Some(summary) = file.summary() {
         info!("{summary}");
@@ -104,6 +106,23 @@ fn daemon(
         Err(exit) => telemetry::say_why(&exit.with_origin(file)),
     }
 }
+
+/// Lets this process have as many files and connections as its user may, up to what the systemd units say. The lower limit
+/// that shells set is for programs that wait with select(2).
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(FILES, |maximum| maximum.min(FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            ..limit
+        };
+        // Then it has fewer.
+        let _refused = setrlimit(Resource::Nofile, raised);
+    }
+}
+
+const FILES: u64 = 65_536;
 
 fn block_on<T>(role: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
     if rustls::crypto::aws_lc_rs::default_provider()

@@ -49,11 +49,6 @@ impl Memory {
         Bounds::of(self.0 / 2)
     }
 
-    /// For beginnings of objects whose uploads broke off: a quarter of what is for objects, which they are part of.
-    pub(crate) fn of_partials(self) -> u64 {
-        self.0 / 8
-    }
-
     /// For what QUIC holds, unless it was said: an eighth, and no more than 1 GiB.
     pub(crate) fn of_quic(self) -> u64 {
         (self.0 / 8).min(1 << 30)

@@ -23,7 +23,8 @@ pub async fn blocking<T: Send + 'static>(
 #[derive(Debug)]
 pub(crate) struct Temporary {
     path: PathBuf,
-    file: File,
+    /// Open while it is written.
+    file: Option<File>,
     is_kept: bool,
 }
 
@@ -33,20 +34,37 @@ impl Temporary {
         let file = File::create(&path).map_err(failed("create", &path))?;
         Ok(Self {
             path,
-            file,
+            file: Some(file),
             is_kept: false,
         })
     }
 
+    /// Writes at its end.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> StoreResult<()> {
-        self.file
-            .write_all(bytes)
-            .map_err(failed("write", &self.path))
+        let written = self.open()?.write_all(bytes);
+        written.map_err(failed("write", &self.path))
     }
 
     /// Makes sure that the bytes survive a crash.
-    pub(crate) fn sync(&self) -> StoreResult<()> {
-        self.file.sync_all().map_err(failed("write", &self.path))
+    pub(crate) fn sync(&mut self) -> StoreResult<()> {
+        let synced = self.open()?.sync_all();
+        synced.map_err(failed("write", &self.path))
+    }
+
+    /// Gives its file descriptor back until it is written again.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
+    }
+
+    fn open(&mut self) -> StoreResult<&mut File> {
+        let opened = match self.file.take() {
+            Some(open) => open,
+            None => File::options()
+                .append(true)
+                .open(&self.path)
+                .map_err(failed("open", &self.path))?,
+        };
+        Ok(self.file.insert(opened))
     }
 
     /// Gives the file its name, in place of whatever has that name.

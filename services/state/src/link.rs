@@ -14,9 +14,9 @@ use flwr_api::{
     Delivery, FabInfo, Message, MessageId, NodeId, ObjectId, ObjectTree, Run, RunId, RunStatus,
     Token, UnixTime, UserConfig,
 };
-use flwr_transport::{Body, BodyError, PublicKey};
+use flwr_transport::{Body, PublicKey};
 
-use crate::error::StoreResult;
+use crate::error::{StoreError, StoreResult};
 use crate::storage::Beginning;
 use crate::wakeups::Wakeups;
 
@@ -463,8 +463,8 @@ pub enum Put {
 pub enum Arrived {
     /// It is decided.
     Over(Put),
-    /// The body broke off, and this is what came, where it was worth keeping.
-    BrokeOff(Option<Beginning>, BodyError),
+    /// It did not arrive whole, or could not be taken at present, and this is what came, where that is kept.
+    BrokeOff(Option<Beginning>, StoreError),
 }
 
 /// What is known of an object.
@@ -507,7 +507,7 @@ pub trait Objects: Send + Sync + 'static {
         async move {
             match self.receive_object(object, None, body).await? {
                 Arrived::Over(put) => Ok(put),
-                Arrived::BrokeOff(_, why) => Err(why.into()),
+                Arrived::BrokeOff(_, why) => Err(why),
             }
         }
     }

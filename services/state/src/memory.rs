@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use flwr_api::{ObjectId, RunId, UnixTime};
 use flwr_transport::{Body, BodyError, Gathered};
+use futures_util::stream;
 
 use crate::error::{StoreError, StoreResult};
 use crate::files::{self, ObjectFiles, Removed, Remover};
@@ -186,18 +187,26 @@ impl Storage for Memory {
         if !is_wanted {
             return Ok(files::examine(object, body).await);
         }
-        let begun = match (begun, &self.overflow) {
-            (Some(Beginning::Here(begun)), _) => begun,
-            (file @ Some(Beginning::File(_)), Some(overflow)) => {
-                return overflow.files.accept(object, true, file, body).await;
-            }
-            (_, None) => Begun::new(&body, None),
-            (None, Some(overflow)) => match overflow.place(&body) {
-                Place::Here(share) => Begun::new(&body, share),
-                Place::File => return overflow.files.accept(object, true, None, body).await,
-            },
+        let Some(overflow) = &self.overflow else {
+            let begun = match begun {
+                Some(Beginning::Here(begun)) => begun,
+                Some(Beginning::File(_)) | None => Begun::new(&body, None),
+            };
+            return begun.finish(object, body).await;
         };
-        begun.finish(object, body).await
+        let place = match begun {
+            None => overflow.place(&body),
+            Some(_) => Place::File,
+        };
+        let Place::Here(share) = place else {
+            return overflow.files.accept(object, true, begun, body).await;
+        };
+        match Begun::new(&body, share).finish(object, body).await? {
+            Accepted::BrokeOff(Some(Beginning::Here(begun)), why) => {
+                Ok(overflow.put_away(object, begun, why).await)
+            }
+            accepted => Ok(accepted),
+        }
     }
 
     async fn read(&self, object: ObjectId, source: Source) -> StoreResult<Option<Body>> {
@@ -247,11 +256,6 @@ impl Begun {
         self.gathered.len()
     }
 
-    /// Bytes of memory that it takes.
-    pub(crate) fn memory_bytes(&self) -> u64 {
-        self.gathered.announced().unwrap_or(0).max(self.len())
-    }
-
     /// Takes the rest, and judges the whole.
     async fn finish(mut self, object: ObjectId, rest: Body) -> StoreResult<Accepted> {
         // Its share is for what was announced first.
@@ -287,6 +291,23 @@ impl Begun {
 }
 
 impl Overflow {
+    /// Moves what came of an object to a file, where it may stay for long.
+    async fn put_away(&self, object: ObjectId, begun: Begun, why: BodyError) -> Accepted {
+        if begun.len() < self.bounds.object_bytes_min {
+            return Accepted::BrokeOff(None, why);
+        }
+        let announced = begun.gathered.announced();
+        let pieces = [Ok(begun.gathered.into_bytes()), Err(why.clone())];
+        let body = Body::from_stream(announced, stream::iter(pieces));
+        match self.files.accept(object, true, None, body).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%object, %error, "what came of an object is not kept");
+                Accepted::BrokeOff(None, why)
+            }
+        }
+    }
+
     /// Where an object goes: small ones are in memory in any case.
     fn place(&self, body: &Body) -> Place {
         match body.len() {

@@ -66,7 +66,7 @@ pub enum Accepted {
 /// The beginning of an object, where its storage has put it. Dropping it drops the bytes.
 #[derive(Debug)]
 pub enum Beginning {
-    /// In memory.
+    /// In memory, where there is no bound.
     Here(Begun),
     /// In a file.
     File(Partial),
@@ -160,15 +160,6 @@ impl Beginning {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Bytes of memory that it takes.
-    #[must_use]
-    pub fn memory_bytes(&self) -> u64 {
-        match self {
-            Self::Here(begun) => begun.memory_bytes(),
-            Self::File(_) => 0,
-        }
     }
 }
 

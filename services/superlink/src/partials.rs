@@ -25,8 +25,10 @@ pub(crate) struct Bounds {
     pub(crate) node_bytes_max: u64,
     /// Most bytes of all nodes.
     pub(crate) bytes_max: u64,
-    /// Most of these that are in memory.
-    pub(crate) memory_bytes_max: u64,
+    /// Most beginnings of one node.
+    pub(crate) node_count_max: usize,
+    /// Most beginnings of all nodes.
+    pub(crate) count_max: usize,
     /// Less of an object than this is not worth a question.
     pub(crate) object_bytes_min: u64,
     /// How long a node may stay away.
@@ -38,7 +40,8 @@ impl Default for Bounds {
         Self {
             node_bytes_max: 1 << 30,
             bytes_max: 4 << 30,
-            memory_bytes_max: 1 << 30,
+            node_count_max: 64,
+            count_max: 4096,
             object_bytes_min: 64 << 10,
             time_max: Duration::from_secs(600),
         }
@@ -54,7 +57,7 @@ pub(crate) struct Key {
 }
 
 /// Beginnings of objects.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Partials {
     bounds: Bounds,
     table: Mutex<Table>,
@@ -86,15 +89,7 @@ pub(crate) struct Writing {
 }
 
 impl Partials {
-    /// None yet. At most `memory_bytes_max` bytes are kept in memory.
-    pub(crate) fn new(memory_bytes_max: u64) -> Self {
-        let bounds = Bounds::default();
-        Self::with(Bounds {
-            memory_bytes_max: memory_bytes_max.min(bounds.memory_bytes_max),
-            ..bounds
-        })
-    }
-
+    #[cfg(test)]
     fn with(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -173,14 +168,20 @@ impl Partials {
         self.table().keys().map(|key| key.run).collect()
     }
 
-    /// Forgets what belongs to a run that is over.
+    /// Forgets what belongs to a run that is over, and ends what is under way.
     pub(crate) fn forget_run(&self, run: RunId) {
-        self.table().retain(|key, _| key.run != run);
+        self.forget(|key| key.run == run);
     }
 
-    /// Forgets what belongs to a node that has left.
+    /// Forgets what belongs to a node that has left, and ends what is under way.
     pub(crate) fn forget_node(&self, node: NodeId) {
-        self.table().retain(|key, _| key.node != node);
+        self.forget(|key| key.node == node);
+    }
+
+    fn forget(&self, is_over: impl Fn(&Key) -> bool) {
+        for (_, push) in self.table().extract_if(|key, _| is_over(key)) {
+            push.over.cancel();
+        }
     }
 
     /// Lets the oldest go of what nobody writes, until the rest is within bounds.
@@ -188,22 +189,21 @@ impl Partials {
         let left = table.iter().filter_map(|(key, push)| {
             let left = push.left.try_lock().ok()?;
             let left = left.as_ref()?;
-            let (bytes, memory_bytes) = (left.bytes(), left.beginning.memory_bytes());
-            Some((left.at, *key, bytes, memory_bytes))
+            Some((left.at, *key, left.bytes()))
         });
         let mut left: Vec<_> = left.collect();
         left.sort_unstable_by_key(|(at, ..)| std::cmp::Reverse(*at));
-        let (mut all, mut in_memory, mut of_nodes) = (0, 0, HashMap::<NodeId, u64>::new());
-        for (_, key, bytes, memory_bytes) in left {
+        let (mut all, mut of_nodes) = ((0, 0), HashMap::<NodeId, (usize, u64)>::new());
+        for (_, key, bytes) in left {
             let of_node = of_nodes.entry(key.node).or_default();
             let is_within = bytes >= self.bounds.object_bytes_min
-                && *of_node + bytes <= self.bounds.node_bytes_max
-                && all + bytes <= self.bounds.bytes_max
-                && in_memory + memory_bytes <= self.bounds.memory_bytes_max;
+                && of_node.0 < self.bounds.node_count_max
+                && all.0 < self.bounds.count_max
+                && of_node.1 + bytes <= self.bounds.node_bytes_max
+                && all.1 + bytes <= self.bounds.bytes_max;
             if is_within {
-                *of_node += bytes;
-                all += bytes;
-                in_memory += memory_bytes;
+                *of_node = (of_node.0 + 1, of_node.1 + bytes);
+                all = (all.0 + 1, all.1 + bytes);
             } else {
                 table.remove(&key);
             }

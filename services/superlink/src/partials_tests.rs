@@ -5,7 +5,8 @@ use super::*;
 const SMALL: Bounds = Bounds {
     node_bytes_max: 100,
     bytes_max: 250,
-    memory_bytes_max: 1000,
+    node_count_max: 3,
+    count_max: 100,
     object_bytes_min: 10,
     time_max: Duration::from_secs(600),
 };
@@ -121,19 +122,41 @@ async fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_in_memory_has_a_bound_of_its_own() {
+async fn there_are_not_too_many_of_them() {
     let bounds = Bounds {
-        memory_bytes_max: 199,
+        node_count_max: 2,
+        count_max: 3,
         ..SMALL
     };
     let partials = Arc::new(Partials::with(bounds));
-    let names = ["a", "b"].map(|name| key(1, 1, name));
-    for name in names {
+    let keys = [(1, "a"), (1, "b"), (1, "c"), (2, "d"), (3, "e")];
+    let keys = keys.map(|(node, name)| key(node, 1, name));
+    for key in keys {
         tokio::time::advance(Duration::from_secs(1)).await;
-        broken_off(&partials, name, 20);
+        broken_off(&partials, key, 20);
     }
-    // There is memory for the whole of each.
-    assert_eq!(partials.received(names).await, [0, 20]);
+    assert_eq!(partials.received(keys).await, [0, 0, 20, 20, 20]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_is_not_written_any_more() {
+    let partials = Arc::new(Partials::with(SMALL));
+    let pushes = [key(1, 1, "a"), key(1, 2, "a"), key(2, 2, "a")].map(|key| partials.begin(key));
+    partials.forget_run(RunId(1));
+    assert_eq!(
+        [0, 1, 2].map(|at| is_over(&pushes[at])),
+        [true, false, false]
+    );
+    partials.forget_node(NodeId(1));
+    assert_eq!(
+        [0, 1, 2].map(|at| is_over(&pushes[at])),
+        [true, true, false]
+    );
+    for push in pushes {
+        push.leave(beginning(20));
+    }
+    assert_eq!(received(&partials, key(1, 1, "a")).await, 0);
+    assert_eq!(received(&partials, key(2, 2, "a")).await, 20);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flwr_api::{ObjectId, Reason, RunId};
 use flwr_state::{Arrived, Beginning, Fabs, LinkState, Put, StoreError};
-use flwr_transport::{Body, BodyError, Code, Context, Status};
+use flwr_transport::{Body, Code, Context, Status};
 use tracing::{debug, warn};
 
 use crate::metrics::Way::Received;
@@ -32,9 +32,11 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         body: Body,
     ) -> Result<bool, Status> {
         let partials = &self.core.partials;
-        let can_break_off =
-            !body.is_here() && body.len().is_some_and(|bytes| partials.takes(bytes));
-        if !can_break_off {
+        // Only who can ask for it can go on.
+        let is_kept = context.is_native
+            && !body.is_here()
+            && body.len().is_some_and(|bytes| partials.takes(bytes));
+        if !is_kept {
             return self
                 .store_object(context, (key.run, key.object), body)
                 .await;
@@ -83,7 +85,12 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
                 over @ Arrived::Over(_) => Ok(over),
             }
         });
-        let arrived: Result<_, StoreError> = receiving.await.unwrap_or(Err(StoreError::Stopped));
+        let arrived = receiving
+            .await
+            .unwrap_or_else(|ended| match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => Err(StoreError::Stopped),
+            });
         judge(context, object, arrived.map_err(unavailable)?)
     }
 
@@ -110,12 +117,13 @@ fn judge(context: &Context, object: ObjectId, arrived: Arrived) -> Result<bool, 
             Ok(false)
         }
         Arrived::Over(Put::Malformed(why)) => Err(Reason::ObjectMalformed.refuse(why.to_string())),
-        Arrived::BrokeOff(_, why) => Err(broken_off(object, &why)),
+        Arrived::BrokeOff(_, StoreError::Body(why)) => {
+            debug!(object_id = %object, %why, "push broken off");
+            Err(Status::new(
+                Code::Unavailable,
+                "the object did not arrive whole",
+            ))
+        }
+        Arrived::BrokeOff(_, why) => Err(unavailable(why)),
     }
-}
-
-/// The refusal of a push that did not arrive whole.
-fn broken_off(object: ObjectId, why: &BodyError) -> Status {
-    debug!(object_id = %object, %why, "push broken off");
-    Status::new(Code::Unavailable, "the object did not arrive whole")
 }

@@ -17,8 +17,6 @@ use crate::progress::Progress;
 /// How a SuperLink works.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Most bytes that stay in memory of uploads that broke off.
-    pub partial_bytes_max: u64,
     /// How long a run is remembered that has finished.
     pub keep_runs: Duration,
 }
@@ -26,7 +24,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            partial_bytes_max: u64::MAX,
             keep_runs: Duration::from_secs(90 * 24 * 3600),
         }
     }
@@ -64,7 +61,7 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         Self {
             core: Arc::new(Core {
                 inbox: Inbox::new(Arc::clone(&state), Arc::clone(&clock)),
-                partials: Arc::new(Partials::new(config.partial_bytes_max)),
+                partials: Arc::new(Partials::default()),
                 progress: Progress::default(),
                 state,
                 fabs,

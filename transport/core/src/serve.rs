@@ -30,6 +30,9 @@ pub struct Context {
     pub gone: CancellationToken,
     /// How long the caller has been silent, where the transport hears from it between calls.
     pub presence: Option<Presence>,
+    /// Whether the caller can make every call of the protocol. Those that are translated for it, from a dialect, may be
+    /// fewer.
+    pub is_native: bool,
 }
 
 /// Answers the calls of a protocol.

@@ -151,6 +151,7 @@ impl<H> Answering<H> {
             drain: self.drain.clone(),
             gone: self.gone.clone(),
             presence: Some(self.presence.clone()),
+            is_native: true,
         };
         let handled = async { self.handler.handle(context, call).await };
         let handled = AssertUnwindSafe(handled).catch_unwind().await;

@@ -112,7 +112,6 @@ async fn serve_state<S: LinkState>(
     let runtime = parts.runtime();
     let mut serving = Serving::new(drain.clone(), limits, parts.memory, KEPT_BUFFER_BYTES);
     let config = Config {
-        partial_bytes_max: parts.memory.of_partials(),
         keep_runs: parts.keep_runs,
     };
     let link = SuperLink::new(state, fabs, clock, Arc::new(SystemEntropy), config);

@@ -52,7 +52,9 @@ def test_a_model_may_be_larger_than_the_memory(tmp_path: Path, database: bool) -
         assert result is not None
         assert scene.appio.receive(run_id, result) == answer.objects
         grown = peak_bytes(pid) - before
-        assert grown < 96 * MIB, f"{grown // MIB} MiB for a model of 320"
+        # Files are written while objects arrive.
+        bound = 40 if database else 96
+        assert grown < bound * MIB, f"{grown // MIB} MiB for a model of 320"
         folder = tmp_path / "superlink-home"
         left = lambda: [path for path in folder.rglob("objects/*/*") if path.is_file()]  # noqa: E731
         harness.wait_for(lambda: not left(), 20.0, "nothing to stay on the disk")

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use flwr_transport::{Body, BodyError};
 
 use super::fixtures::{RUN, announce, federation, fetch, is_pending, made, put};
+use crate::error::StoreError;
 use crate::link::{Arrived, LinkState, Put};
 
 /// Whoever has what came can have the rest alone sent.
@@ -18,10 +19,11 @@ pub async fn an_object_goes_on_where_it_broke_off<S: LinkState>(new: impl AsyncF
         let arrived = state
             .receive_object(*id, begun, broken_off(bytes, from, to))
             .await;
-        let Ok(Arrived::BrokeOff(Some(beginning), BodyError::Interrupted)) = arrived else {
+        let interrupted = BodyError::Interrupted;
+        let Ok(Arrived::BrokeOff(Some(beginning), StoreError::Body(why))) = arrived else {
             panic!("{arrived:?}");
         };
-        assert_eq!(beginning.len(), to as u64);
+        assert_eq!((beginning.len(), why), (to as u64, interrupted));
         assert!(is_pending(&state, *id).await);
         begun = Some(beginning);
     }
@@ -53,16 +55,22 @@ pub async fn a_rest_that_does_not_fit_spoils_nothing<S: LinkState>(new: impl Asy
     };
     let right = bytes.slice(1 << 20..);
     let other = Bytes::from(vec![b'b'; right.len()]);
-    for rest in [other, right.slice(1..)] {
-        let arrived = state
-            .receive_object(*id, begin().await, Body::from_bytes(rest))
-            .await;
-        assert!(
-            matches!(arrived, Ok(Arrived::Over(Put::WrongHash))),
-            "{arrived:?}"
-        );
-        assert!(is_pending(&state, *id).await);
-    }
+    let arrived = state
+        .receive_object(*id, begin().await, Body::from_bytes(other))
+        .await;
+    assert!(
+        matches!(arrived, Ok(Arrived::Over(Put::WrongHash))),
+        "{arrived:?}"
+    );
+    assert!(is_pending(&state, *id).await);
+    // No object is longer than its sender said at first.
+    let longer = Bytes::from([&right[..], b"more"].concat());
+    let arrived = state
+        .receive_object(*id, begin().await, Body::from_bytes(longer))
+        .await;
+    let Ok(Arrived::BrokeOff(None, StoreError::Body(BodyError::TooLong { .. }))) = arrived else {
+        panic!("{arrived:?}");
+    };
     // It came another way meanwhile, and nobody looks at the rest.
     let begun = begin().await;
     assert_eq!(put(&state, &leaf.objects[0]).await, Put::Stored);

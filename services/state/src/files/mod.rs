@@ -186,7 +186,12 @@ impl ObjectFiles {
         }
         let pin = self.pin([id]);
         let begun = match begun {
-            Some(Beginning::File(partial)) => Some(partial),
+            Some(Beginning::File(partial)) => {
+                if let Err(why) = partial.fits(&body) {
+                    return Ok(Accepted::BrokeOff(None, why));
+                }
+                Some(partial)
+            }
             Some(Beginning::Here(_)) | None => None,
         };
         Ok(match self.receive(id, begun, body).await? {
@@ -195,7 +200,9 @@ impl ObjectFiles {
                 Accepted::Taken(Some(Content::File(len, pin)))
             }
             Arrival::Over(wrong) => refused(wrong),
-            Arrival::BrokeOff(partial, why) => {
+            Arrival::BrokeOff(_, why @ BodyError::TooLong { .. }) => Accepted::BrokeOff(None, why),
+            Arrival::BrokeOff(mut partial, why) => {
+                partial.0.park();
                 Accepted::BrokeOff(Some(Beginning::File(partial)), why)
             }
         })
@@ -304,6 +311,16 @@ impl ObjectFiles {
 }
 
 impl Partial {
+    /// Whether the whole is as long as was announced first, with this rest.
+    fn fits(&self, rest: &Body) -> Result<(), BodyError> {
+        match (self.0.announced(), rest.len()) {
+            (Some(max), Some(rest)) if self.len().saturating_add(rest) != max => {
+                Err(BodyError::TooLong { max })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Bytes that have come.
     #[must_use]
     pub fn len(&self) -> u64 {

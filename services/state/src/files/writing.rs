@@ -6,6 +6,7 @@ use bytes::Bytes;
 use flwr_api::ObjectId;
 use flwr_api::object::HeadCheck;
 use flwr_transport::{Body, BodyError};
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 
 use super::PutFile;
@@ -81,8 +82,27 @@ impl Incoming {
         self.len
     }
 
+    /// How many are expected in all, where that is known.
+    pub(super) fn announced(&self) -> Option<u64> {
+        self.announced
+    }
+
+    /// Keeps no more than the bytes that have come: nothing is open, and no room is kept for the rest.
+    pub(super) fn park(&mut self) {
+        if let Some(on_disk) = &mut self.on_disk {
+            on_disk.file.close();
+            on_disk.room.shrink_to(self.len);
+        }
+    }
+
     /// Takes the next bytes, and judges the object after the last of them. Blocks.
     pub(super) fn take(mut self: Box<Self>, batch: Batch) -> StoreResult<Progress> {
+        if batch.pieces.is_empty()
+            && let Then::Failure(why) = batch.then
+        {
+            // For nothing there is no room to be taken.
+            return Ok(Progress::BrokeOff(self, why));
+        }
         if let Err(error) = self.write(&batch.pieces) {
             self.discard();
             return Err(error);
@@ -100,16 +120,17 @@ impl Incoming {
     }
 
     fn write(&mut self, pieces: &[Bytes]) -> StoreResult<()> {
-        let more = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let more: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let goal = self.announced.unwrap_or(0).max(self.len + more);
         let on_disk = match &mut self.on_disk {
             Some(on_disk) => on_disk,
             empty => {
-                let room = Reservation::new(&self.folder, self.announced.unwrap_or(0))?;
+                let room = Reservation::new(&self.folder, goal)?;
                 let file = Temporary::create(self.folder.temporary_path(self.id))?;
                 empty.insert(OnDisk { file, room })
             }
         };
-        on_disk.room.grow_to(self.len + more)?;
+        on_disk.room.grow_to(goal)?;
         for piece in pieces {
             self.head.push(piece);
             // Small enough to be in the processor's cache from hashing when it is copied.
@@ -124,7 +145,7 @@ impl Incoming {
     }
 
     fn finish(mut self: Box<Self>) -> StoreResult<PutFile> {
-        let Some(on_disk) = self.on_disk.take() else {
+        let Some(mut on_disk) = self.on_disk.take() else {
             return Ok(PutFile::WrongHash);
         };
         let Some(checksum) = self.check.finish() else {
@@ -193,13 +214,19 @@ impl Batch {
         }
     }
 
-    /// Gathers bytes until they are worth a visit to another thread. Dropping the future loses
-    /// what was gathered.
+    /// Gathers bytes until they are worth a visit to another thread, or, if there are some, until the next have to be
+    /// waited for. Dropping the future loses what was gathered.
     pub(super) async fn next(body: &mut Body) -> Self {
         let mut pieces = Vec::new();
         let mut bytes = 0;
         while bytes < BATCH_BYTES && pieces.len() < BATCH_PIECES_MAX {
-            let then = match body.next().await {
+            let next = match body.next().now_or_never() {
+                Some(next) => next,
+                // Slow senders, of which there may be many, have little in memory.
+                None if bytes >= WAITING_BYTES_MAX => break,
+                None => body.next().await,
+            };
+            let then = match next {
                 Some(Ok(piece)) => {
                     bytes += piece.len();
                     pieces.push(piece);
@@ -225,7 +252,7 @@ impl Reservation {
         })
     }
 
-    /// Reserves what is missing to `bytes`, for bodies of unknown length.
+    /// Reserves what is missing to `bytes`: for bodies of unknown length, and those that go on.
     fn grow_to(&mut self, bytes: u64) -> StoreResult<()> {
         let missing = bytes.saturating_sub(self.bytes);
         if missing > 0 {
@@ -234,6 +261,14 @@ impl Reservation {
             self.unwritten += missing;
         }
         Ok(())
+    }
+
+    /// Gives back what is beyond `bytes`, which are written.
+    fn shrink_to(&mut self, bytes: u64) {
+        let mut index = self.folder.index();
+        index.release(self.bytes - bytes, self.unwritten);
+        self.bytes = bytes;
+        self.unwritten = 0;
     }
 
     fn written(&mut self, bytes: u64) {
@@ -281,6 +316,9 @@ pub(super) async fn inspect(id: ObjectId, body: Body) -> Result<Option<PutFile>,
 
 /// Bytes that are handed to another thread at once, at least: about a millisecond of work.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// So many bytes do not wait for others.
+const WAITING_BYTES_MAX: usize = 128 << 10;
 
 /// Most pieces that are waited for, since a small one can keep a large receive buffer alive.
 const BATCH_PIECES_MAX: usize = 128;

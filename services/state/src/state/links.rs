@@ -265,7 +265,10 @@ impl<S: Storage> Objects for State<S> {
     ) -> StoreResult<Arrived> {
         let (source, _) = self.apply(|tables| tables.objects.source(object));
         let is_wanted = matches!(source, Some(None));
-        self.storage().admit().await?;
+        // Nothing is lost of what came before because there is no room for a moment.
+        if let Err(error) = self.storage().admit().await {
+            return Ok(Arrived::BrokeOff(begun, error));
+        }
         let accepted = if begun.is_some() && !is_wanted {
             // The rest alone says nothing, and nobody needs it.
             Accepted::Taken(None)
@@ -285,7 +288,9 @@ impl<S: Storage> Objects for State<S> {
                 }));
             }
             Accepted::Refused(wrong) => return Ok(Arrived::Over(wrong)),
-            Accepted::BrokeOff(beginning, why) => return Ok(Arrived::BrokeOff(beginning, why)),
+            Accepted::BrokeOff(beginning, why) => {
+                return Ok(Arrived::BrokeOff(beginning, why.into()));
+            }
         };
         let stored = self
             .step(|tables| tables.put_object(object, content))

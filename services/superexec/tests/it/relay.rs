@@ -56,6 +56,7 @@ fn context(bearer: Option<&Bearer>, drain: Drain) -> Context {
         drain,
         gone: tokio_util::sync::CancellationToken::new(),
         presence: None,
+        is_native: true,
     }
 }
 

@@ -118,6 +118,7 @@ impl World {
             drain: self.drain.clone(),
             gone: CancellationToken::new(),
             presence: None,
+            is_native: true,
         }
     }
 

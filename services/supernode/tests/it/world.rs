@@ -244,6 +244,7 @@ impl World {
             drain: Drain::new(),
             gone: CancellationToken::new(),
             presence: None,
+            is_native: true,
         }
     }
 

@@ -149,6 +149,7 @@ impl<H> Answering<H> {
         let context = Context {
             gone: connection.ended.clone(),
             presence: None,
+            is_native: true,
             peer: Arc::clone(&connection.caller),
             bearer: call.bearer.take(),
             deadline: call.deadline,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -93,6 +93,10 @@ pub(super) struct World {
     link: Mutex<Option<Arc<Link>>>,
     /// Whether the ServerApp has asked for the end of its run.
     is_over: AtomicBool,
+    /// How often a SuperLink has started.
+    starts: AtomicU32,
+    /// How many uploads have gone on where they broke off.
+    resumed: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -139,11 +143,14 @@ impl World {
             clock: Arc::new(VirtualClock(Instant::now())),
             link: Mutex::default(),
             is_over: AtomicBool::new(false),
+            starts: AtomicU32::new(0),
+            resumed: AtomicU32::new(0),
         })
     }
 
     /// Starts a SuperLink with what is on the disk.
     fn start(&self) {
+        self.starts.fetch_add(1, Ordering::Relaxed);
         let (_, link) = self.superlink(&Arc::default());
         *self.link.lock().unwrap() = Some(Arc::new(link));
     }
@@ -172,6 +179,21 @@ impl World {
 
     fn current(&self) -> Option<Arc<Link>> {
         self.link.lock().unwrap().clone()
+    }
+
+    /// How often a SuperLink has started.
+    pub(super) fn starts(&self) -> u32 {
+        self.starts.load(Ordering::Relaxed)
+    }
+
+    /// An upload has gone on where it broke off.
+    pub(super) fn went_on(&self) {
+        self.resumed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many have.
+    pub(super) fn resumed(&self) -> u32 {
+        self.resumed.load(Ordering::Relaxed)
     }
 
     fn is_over(&self) -> bool {
@@ -374,6 +396,7 @@ fn somebody() -> Context {
         drain: Drain::new(),
         gone: CancellationToken::new(),
         presence: None,
+        is_native: true,
     }
 }
 
