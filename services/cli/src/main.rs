@@ -107,8 +107,8 @@ fn daemon(
     }
 }
 
-/// Lets this process have as many files and connections as its user may, up to what the systemd units say. The lower limit
-/// that shells set is for programs that wait with select(2).
+/// Lets this process have as many files and connections as its user may, up to what the systemd units say. Shells set a
+/// lower limit for the sake of programs that wait with select(2), which only matters to those that have so many open.
 fn allow_many_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(FILES, |maximum| maximum.min(FILES));

@@ -251,6 +251,11 @@ impl Begun {
         }
     }
 
+    /// How many are expected in all, where that is known.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        self.gathered.announced()
+    }
+
     /// Bytes that have come.
     pub(crate) fn len(&self) -> u64 {
         self.gathered.len()

@@ -3,6 +3,7 @@
 //! [`State`](crate::State) keeps its tables in memory, whatever happens to them. A storage is told
 //! what each step has changed, in rows, and says from when on that outlives the process.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::future::Future;
 
@@ -145,6 +146,29 @@ impl Beginning {
     #[must_use]
     pub fn here(announced: u64, bytes: Bytes) -> Self {
         Self::Here(Begun::of(announced, bytes))
+    }
+
+    /// Whether the whole will be as long as was said first, with this rest.
+    ///
+    /// # Errors
+    /// It is longer or shorter.
+    pub(crate) fn fits(&self, rest: &Body) -> Result<(), BodyError> {
+        let announced = match self {
+            Self::Here(begun) => begun.announced(),
+            Self::File(partial) => partial.announced(),
+        };
+        let (Some(announced), Some(rest)) = (announced, rest.len()) else {
+            return Ok(());
+        };
+        let received = self.len().saturating_add(rest);
+        match received.cmp(&announced) {
+            Ordering::Less => Err(BodyError::TooShort {
+                announced,
+                received,
+            }),
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(BodyError::TooLong { max: announced }),
+        }
     }
 
     /// Bytes that have come.

@@ -168,6 +168,11 @@ impl Partials {
         self.table().keys().map(|key| key.run).collect()
     }
 
+    /// Forgets all that nobody writes.
+    pub(crate) fn forget_left(&self) {
+        self.table().retain(|_, push| push.left.try_lock().is_err());
+    }
+
     /// Forgets what belongs to a run that is over, and ends what is under way.
     pub(crate) fn forget_run(&self, run: RunId) {
         self.forget(|key| key.run == run);

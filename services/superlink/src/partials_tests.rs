@@ -172,4 +172,9 @@ async fn what_nobody_comes_back_for_is_forgotten() {
     assert_eq!(received(&partials, key(1, 1, "a")).await, 0);
     under_way.leave(beginning(50));
     assert_eq!(received(&partials, key(1, 1, "b")).await, 50);
+    let under_way = partials.begin(key(1, 1, "c"));
+    partials.forget_left();
+    under_way.leave(beginning(50));
+    let names = ["b", "c"].map(|name| key(1, 1, name));
+    assert_eq!(partials.received(names).await, [0, 50]);
 }

@@ -21,7 +21,7 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
     ) -> Result<bool, Status> {
         let body = self.incoming(context, run, body);
         let arrived = self.state().receive_object(object, None, body).await;
-        judge(context, object, arrived.map_err(unavailable)?)
+        self.judge(context, (run, object), arrived).await
     }
 
     /// Stores an object's bytes as [`store_object`](Self::store_object) does, for a node that can go on with what broke off.
@@ -91,7 +91,7 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_cancelled) => Err(StoreError::Stopped),
             });
-        judge(context, object, arrived.map_err(unavailable)?)
+        self.judge(context, (run, object), arrived).await
     }
 
     /// The body of an object, counted as it comes.
@@ -99,31 +99,44 @@ impl<S: LinkState, F: Fabs> SuperLink<S, F> {
         self.core.progress.moved(run);
         Received.count_bytes(context.peer.transport, body)
     }
-}
 
-/// What a caller is told.
-fn judge(context: &Context, object: ObjectId, arrived: Arrived) -> Result<bool, Status> {
-    match arrived {
-        Arrived::Over(Put::Stored | Put::Present) => {
-            Received.count_objects(context.peer.transport, 1);
-            Ok(true)
+    /// What a caller is told.
+    async fn judge(
+        &self,
+        context: &Context,
+        (run, object): (RunId, ObjectId),
+        arrived: Result<Arrived, StoreError>,
+    ) -> Result<bool, Status> {
+        match arrived {
+            Ok(Arrived::Over(Put::Stored | Put::Present)) => {
+                Received.count_objects(context.peer.transport, 1);
+                Ok(true)
+            }
+            Ok(Arrived::Over(Put::WrongHash)) => {
+                warn!(object_id = %object, "object refused: its bytes do not hash to its id");
+                Ok(false)
+            }
+            Ok(Arrived::Over(Put::Unannounced)) => {
+                // Its run may have ended while it came.
+                self.require_running(run).await?;
+                debug!(object_id = %object, "object refused: no message announced it");
+                Ok(false)
+            }
+            Ok(Arrived::Over(Put::Malformed(why))) => {
+                Err(Reason::ObjectMalformed.refuse(why.to_string()))
+            }
+            Ok(Arrived::BrokeOff(_, StoreError::Body(why))) => {
+                debug!(object_id = %object, %why, "push broken off");
+                let why = "the object did not arrive whole";
+                Err(Status::new(Code::Unavailable, why))
+            }
+            Ok(Arrived::BrokeOff(_, error)) | Err(error) => {
+                if matches!(error, StoreError::Full { .. }) {
+                    // Room is for what comes, not for what has broken off.
+                    self.core.partials.forget_left();
+                }
+                Err(unavailable(error))
+            }
         }
-        Arrived::Over(Put::WrongHash) => {
-            warn!(object_id = %object, "object refused: its bytes do not hash to its id");
-            Ok(false)
-        }
-        Arrived::Over(Put::Unannounced) => {
-            debug!(object_id = %object, "object refused: no message announced it");
-            Ok(false)
-        }
-        Arrived::Over(Put::Malformed(why)) => Err(Reason::ObjectMalformed.refuse(why.to_string())),
-        Arrived::BrokeOff(_, StoreError::Body(why)) => {
-            debug!(object_id = %object, %why, "push broken off");
-            Err(Status::new(
-                Code::Unavailable,
-                "the object did not arrive whole",
-            ))
-        }
-        Arrived::BrokeOff(_, why) => Err(unavailable(why)),
     }
 }

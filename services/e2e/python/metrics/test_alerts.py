@@ -175,3 +175,20 @@ def test_calls_that_are_refused(tmp_path: Path) -> None:
             wait_for(fires, 60, "refused calls to be noticed", interval=0.3)
         assert firing(watched.prometheus) == {"FlowerErrorRate"}
         watched.prometheus.wait_quiet("FlowerErrorRate", timeout=60)
+
+
+def test_calls_without_a_signature(tmp_path: Path) -> None:
+    with Watched(tmp_path) as watched:
+        with grpc.insecure_channel(watched.federation.link.fleet) as channel:
+            create_node = channel.unary_unary("/flwr.proto.Fleet/CreateNode")
+
+            def fires() -> bool:
+                for _ in range(20):
+                    with pytest.raises(grpc.RpcError) as refused:
+                        create_node(b"", timeout=10)
+                    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+                return "FlowerCallsUnread" in firing(watched.prometheus)
+
+            wait_for(fires, 60, "calls of a stranger to be noticed", interval=0.3)
+        assert firing(watched.prometheus) == {"FlowerCallsUnread"}
+        watched.prometheus.wait_quiet("FlowerCallsUnread", timeout=60)

@@ -8,10 +8,11 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flwr_api::ObjectId;
 use rustix::fs::{Advice, fadvise};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Config;
 use super::index::{Index, Moment, Room, Which};
@@ -26,6 +27,7 @@ pub(super) struct Folder {
     shards: Box<[Mutex<()>]>,
     room: Mutex<()>,
     temporaries: AtomicU64,
+    large_batches: Arc<Semaphore>,
     /// Locked for as long as this is used.
     _lock: File,
 }
@@ -39,6 +41,7 @@ impl Folder {
             shards: (0..SHARDS).map(|_| Mutex::new(())).collect(),
             room: Mutex::new(()),
             temporaries: AtomicU64::new(0),
+            large_batches: Arc::new(Semaphore::new(LARGE_BATCHES_MAX)),
             _lock: lock,
         }
     }
@@ -69,6 +72,11 @@ impl Folder {
     /// Where the object's file is, if it is here.
     pub(super) fn object_path(&self, id: ObjectId) -> PathBuf {
         self.shard_path(id).join(id.to_string())
+    }
+
+    /// Leave to gather many bytes before they are written, where few others do.
+    pub(super) fn large_batch(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.large_batches).try_acquire_owned().ok()
     }
 
     /// A path for a file that may become this object.
@@ -190,6 +198,9 @@ pub(super) const LOCK: &str = "lock";
 
 /// How many digits of an id name its folder.
 pub(super) const SHARD_DIGITS: usize = 2;
+
+/// Large batches of bytes that are gathered or written at once: of a mebibyte each.
+const LARGE_BATCHES_MAX: usize = 32;
 
 /// How many folders that makes.
 const SHARDS: usize = 1 << (4 * SHARD_DIGITS);

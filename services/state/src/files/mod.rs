@@ -120,7 +120,7 @@ impl ObjectFiles {
         let mut incoming = Incoming::new(Arc::clone(&self.folder), id, body.len());
         let mut body = body.checked();
         loop {
-            let batch = Batch::next(&mut body).await;
+            let batch = Batch::next(&self.folder, &mut body).await;
             // What broke off takes no room, and nothing goes for it.
             if let Some(why) = batch.failure() {
                 return blocking(move || {
@@ -159,7 +159,7 @@ impl ObjectFiles {
         };
         let mut body = body.checked();
         loop {
-            let batch = Batch::next(&mut body).await;
+            let batch = Batch::next(&self.folder, &mut body).await;
             match blocking(move || incoming.take(batch)).await? {
                 Progress::Done(put) => return Ok(Arrival::Over(put)),
                 Progress::BrokeOff(incoming, why) => {
@@ -186,12 +186,7 @@ impl ObjectFiles {
         }
         let pin = self.pin([id]);
         let begun = match begun {
-            Some(Beginning::File(partial)) => {
-                if let Err(why) = partial.fits(&body) {
-                    return Ok(Accepted::BrokeOff(None, why));
-                }
-                Some(partial)
-            }
+            Some(Beginning::File(partial)) => Some(partial),
             Some(Beginning::Here(_)) | None => None,
         };
         Ok(match self.receive(id, begun, body).await? {
@@ -202,8 +197,11 @@ impl ObjectFiles {
             Arrival::Over(wrong) => refused(wrong),
             Arrival::BrokeOff(_, why @ BodyError::TooLong { .. }) => Accepted::BrokeOff(None, why),
             Arrival::BrokeOff(mut partial, why) => {
-                partial.0.park();
-                Accepted::BrokeOff(Some(Beginning::File(partial)), why)
+                let park = move || {
+                    partial.0.park();
+                    Ok(Beginning::File(partial))
+                };
+                Accepted::BrokeOff(Some(blocking(park).await?), why)
             }
         })
     }
@@ -311,14 +309,9 @@ impl ObjectFiles {
 }
 
 impl Partial {
-    /// Whether the whole is as long as was announced first, with this rest.
-    fn fits(&self, rest: &Body) -> Result<(), BodyError> {
-        match (self.0.announced(), rest.len()) {
-            (Some(max), Some(rest)) if self.len().saturating_add(rest) != max => {
-                Err(BodyError::TooLong { max })
-            }
-            _ => Ok(()),
-        }
+    /// How many are expected in all, where that is known.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        self.0.announced()
     }
 
     /// Bytes that have come.

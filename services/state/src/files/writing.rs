@@ -8,6 +8,7 @@ use flwr_api::object::HeadCheck;
 use flwr_transport::{Body, BodyError};
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::PutFile;
 use super::check::Check;
@@ -38,6 +39,7 @@ pub(super) enum Progress {
 pub(super) struct Batch {
     pieces: Vec<Bytes>,
     then: Then,
+    _large: Option<OwnedSemaphorePermit>,
 }
 
 /// What follows a batch.
@@ -216,14 +218,22 @@ impl Batch {
 
     /// Gathers bytes until they are worth a visit to another thread, or, if there are some, until the next have to be
     /// waited for. Dropping the future loses what was gathered.
-    pub(super) async fn next(body: &mut Body) -> Self {
+    pub(super) async fn next(folder: &Folder, body: &mut Body) -> Self {
         let mut pieces = Vec::new();
         let mut bytes = 0;
+        let mut large = None;
         while bytes < BATCH_BYTES && pieces.len() < BATCH_PIECES_MAX {
+            // Of many that come at once, most are handed over in small batches.
+            if bytes >= SMALL_BATCH_BYTES && large.is_none() {
+                large = folder.large_batch();
+                if large.is_none() {
+                    break;
+                }
+            }
             let next = match body.next().now_or_never() {
                 Some(next) => next,
                 // Slow senders, of which there may be many, have little in memory.
-                None if bytes >= WAITING_BYTES_MAX => break,
+                None if bytes >= SMALL_BATCH_BYTES => break,
                 None => body.next().await,
             };
             let then = match next {
@@ -235,10 +245,17 @@ impl Batch {
                 Some(Err(why)) => Then::Failure(why),
                 None => Then::Nothing,
             };
-            return Self { pieces, then };
+            return Self {
+                pieces,
+                then,
+                _large: large,
+            };
         }
-        let then = Then::More;
-        Self { pieces, then }
+        Self {
+            pieces,
+            then: Then::More,
+            _large: large,
+        }
     }
 }
 
@@ -318,7 +335,7 @@ pub(super) async fn inspect(id: ObjectId, body: Body) -> Result<Option<PutFile>,
 const BATCH_BYTES: usize = 1 << 20;
 
 /// So many bytes do not wait for others.
-const WAITING_BYTES_MAX: usize = 128 << 10;
+const SMALL_BATCH_BYTES: usize = 128 << 10;
 
 /// Most pieces that are waited for, since a small one can keep a large receive buffer alive.
 const BATCH_PIECES_MAX: usize = 128;

@@ -265,7 +265,10 @@ impl<S: Storage> Objects for State<S> {
     ) -> StoreResult<Arrived> {
         let (source, _) = self.apply(|tables| tables.objects.source(object));
         let is_wanted = matches!(source, Some(None));
-        // Nothing is lost of what came before because there is no room for a moment.
+        if let Some(Err(why)) = begun.as_ref().map(|begun| begun.fits(&body)) {
+            return Ok(Arrived::BrokeOff(None, why.into()));
+        }
+        // A database that is busy costs nothing of what came before.
         if let Err(error) = self.storage().admit().await {
             return Ok(Arrived::BrokeOff(begun, error));
         }
