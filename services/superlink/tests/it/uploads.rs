@@ -6,8 +6,8 @@ use bytes::Bytes;
 use flwr_api::appio::{self, AppIoService as _};
 use flwr_api::fleet::{self, FleetService};
 use flwr_api::{Delivery, NodeId, ObjectTree, RunId};
-use flwr_transport::{Body, BodyError, Code};
-use futures_util::{StreamExt as _, stream};
+use flwr_transport::{Body, BodyError, Code, Status};
+use futures_util::{Stream, StreamExt as _, stream};
 
 use crate::world::{Letter, World};
 
@@ -51,15 +51,23 @@ impl Broken {
     async fn push_some(&self, bytes: usize) {
         let object = &self.reply.object;
         let pieces = [Ok(object.slice(..bytes)), Err(BodyError::Interrupted)];
-        let body = Body::from_stream(Some(object.len() as u64), stream::iter(pieces));
+        let refused = self.push(stream::iter(pieces)).await;
+        assert_eq!(refused.unwrap_err().code, Code::Unavailable);
+    }
+
+    /// A push of these pieces, as of the whole object.
+    async fn push<P>(&self, pieces: P) -> Result<bool, Status>
+    where
+        P: Stream<Item = Result<Bytes, BodyError>> + Send + 'static,
+    {
+        let body = Body::from_stream(Some(self.reply.object.len() as u64), pieces);
         let call = fleet::PushObject {
             node: self.node,
             run: self.run,
             object: self.reply.root,
         };
         let context = self.world.by_node(1);
-        let refused = self.world.fleet.push_object(&context, call, body).await;
-        assert_eq!(refused.unwrap_err().code, Code::Unavailable);
+        self.world.fleet.push_object(&context, call, body).await
     }
 
     async fn received(&self) -> u64 {
@@ -79,6 +87,10 @@ impl Broken {
     }
 
     async fn resume(&self, offset: usize, rest: Bytes) -> bool {
+        self.try_resume(offset, rest).await.unwrap()
+    }
+
+    async fn try_resume(&self, offset: usize, rest: Bytes) -> Result<bool, Status> {
         let call = fleet::ResumePush {
             node: self.node,
             run: self.run,
@@ -87,8 +99,7 @@ impl Broken {
         };
         let context = self.world.by_node(1);
         let rest = Body::from_bytes(rest);
-        let pushed = self.world.fleet.resume_push(&context, call, rest).await;
-        pushed.unwrap()
+        self.world.fleet.resume_push(&context, call, rest).await
     }
 
     fn rest(&self, offset: usize) -> Bytes {
@@ -228,15 +239,7 @@ async fn what_came_is_kept_also_where_the_call_ends_first() {
         let _ = broke.await;
         Err(BodyError::Interrupted)
     };
-    let pieces = stream::iter([Ok(first)]).chain(stream::once(hanging));
-    let body = Body::from_stream(Some(broken.reply.object.len() as u64), pieces);
-    let call = fleet::PushObject {
-        node: broken.node,
-        run: broken.run,
-        object: broken.reply.root,
-    };
-    let context = broken.world.by_node(1);
-    let push = broken.world.fleet.push_object(&context, call, body);
+    let push = broken.push(stream::iter([Ok(first)]).chain(stream::once(hanging)));
     let ended = tokio::time::timeout(Duration::from_secs(1), push).await;
     assert!(ended.is_err(), "the call ended by itself");
     drop(breaks);
@@ -248,15 +251,7 @@ async fn what_came_is_kept_also_where_the_call_ends_first() {
 async fn a_push_that_hangs_is_over_once_its_node_asks() {
     let broken = Broken::new().await;
     let first = stream::iter([Ok(broken.reply.object.slice(..100_000))]);
-    let len = broken.reply.object.len() as u64;
-    let hanging = Body::from_stream(Some(len), first.chain(stream::pending()));
-    let call = fleet::PushObject {
-        node: broken.node,
-        run: broken.run,
-        object: broken.reply.root,
-    };
-    let context = broken.world.by_node(1);
-    let hanging = broken.world.fleet.push_object(&context, call, hanging);
+    let hanging = broken.push(first.chain(stream::pending()));
     let asked = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         broken.received().await
@@ -271,15 +266,7 @@ async fn a_push_that_hangs_is_over_once_its_node_asks() {
 async fn no_object_is_longer_than_its_node_said_at_first() {
     let broken = Broken::new().await;
     let longer = [&broken.rest(BREAK)[..], b"and more"].concat();
-    let call = fleet::ResumePush {
-        node: broken.node,
-        run: broken.run,
-        object: broken.reply.root,
-        offset: BREAK as u64,
-    };
-    let context = broken.world.by_node(1);
-    let body = Body::from_bytes(longer.into());
-    let refused = broken.world.fleet.resume_push(&context, call, body).await;
+    let refused = broken.try_resume(BREAK, longer.into()).await;
     assert_eq!(refused.unwrap_err().code, Code::Unavailable);
     assert_eq!(broken.received().await, 0);
 }
