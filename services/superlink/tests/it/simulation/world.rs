@@ -1,33 +1,32 @@
 //! The processes around the actors: a SuperLink that comes and goes, and calls that get lost.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use flwr_api::appio::{self, AppIo, AppIoClient};
-use flwr_api::control::ControlService as _;
+use flwr_api::control::{self, Control, ControlClient};
 use flwr_api::fleet::{self, Fleet, FleetClient, ObjectState};
 use flwr_api::{FabHash, Launchers, NodeId, Phase, RunId, RunStatus, Token, UnixTime};
 use flwr_state::{Clock, Fabs, State, StoreResult, Wakeups};
 use flwr_superlink::{Entropy, Runtime, SuperLink};
 use flwr_transport::{
-    Acceptor as _, Bearer, Body, Code, ConnectError, Connector as _, Context, Drain, Handler,
-    Identity, Peer, Protocol, PublicKey, Status, memory,
+    Acceptor as _, Bearer, Body, Code, ConnectError, Connector as _, Drain, Handler, Identity,
+    Protocol, PublicKey, Status, memory,
 };
 use futures_util::stream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
-use super::disk::{Disk, Faulty};
+use super::disk::Disk;
 use super::random::Random;
 use crate::world::{Letter, letter, start_run};
 
 /// A SuperLink at work, and the network to it.
 pub(super) struct Link {
+    control: memory::Connector<Control>,
     fleet: memory::Connector<Fleet>,
     appio: memory::Connector<AppIo>,
     is_dead: Arc<AtomicBool>,
@@ -35,6 +34,12 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// A new connection of whoever submits a run.
+    async fn control(&self) -> Result<ControlClient, Status> {
+        let caller = self.control.connect().await.map_err(out_of_reach)?;
+        Ok(ControlClient::new(Arc::new(caller)))
+    }
+
     /// A new connection of the node with this key.
     pub(super) async fn fleet(&self, key: u8) -> Result<FleetClient, Status> {
         let key = PublicKey::from_spki_der(vec![key].into());
@@ -151,12 +156,12 @@ impl World {
     /// Starts a SuperLink with what is on the disk.
     fn start(&self) {
         self.starts.fetch_add(1, Ordering::Relaxed);
-        let (_, link) = self.superlink(&Arc::default());
-        *self.link.lock().unwrap() = Some(Arc::new(link));
+        *self.link.lock().unwrap() = Some(Arc::new(self.superlink()));
     }
 
-    fn superlink(&self, is_dead: &Arc<AtomicBool>) -> (SuperLink<State<Faulty>, Bundles>, Link) {
-        let storage = self.disk.storage(&self.random, is_dead);
+    fn superlink(&self) -> Link {
+        let is_dead = Arc::default();
+        let storage = self.disk.storage(&self.random, &is_dead);
         let state = State::restore(storage, self.disk.rows(), Wakeups::new(), self.clock.now());
         let link = SuperLink::new(
             state.unwrap(),
@@ -165,16 +170,21 @@ impl World {
             Arc::new(Drawn(Arc::clone(&self.random))),
             flwr_superlink::Config::default(),
         );
-        let sweeping = link.clone();
         let mut process = JoinSet::new();
-        process.spawn(async move { sweeping.sweep(&Drain::new()).await });
-        let services = Link {
-            fleet: serve(&mut process, fleet::Serve(link.fleet(false))),
-            appio: serve(&mut process, appio::Serve(link.appio(Launchers::Anyone))),
-            is_dead: Arc::clone(is_dead),
+        let control = serve(
+            &mut process,
+            control::Serve(link.control(Runtime::Deployment)),
+        );
+        let fleet = serve(&mut process, fleet::Serve(link.fleet(false)));
+        let appio = serve(&mut process, appio::Serve(link.appio(Launchers::Anyone)));
+        process.spawn(async move { link.sweep(&Drain::new()).await });
+        Link {
+            control,
+            fleet,
+            appio,
+            is_dead,
             process: Mutex::new(process),
-        };
-        (link, services)
+        }
     }
 
     fn current(&self) -> Option<Arc<Link>> {
@@ -292,24 +302,22 @@ impl World {
     /// Submits a run on a SuperLink of its own, then starts the one that is killed, and begins the
     /// run's ServerApp there.
     pub(super) async fn begin_run(&self) -> (RunId, Token) {
-        let is_dead = Arc::default();
-        let (link, services) = self.superlink(&is_dead);
-        let control = link.control(Runtime::Deployment);
+        let link = self.superlink();
         let run = loop {
-            let submitted = control.start_run(&somebody(), start_run()).await;
-            if let Ok(Some(run)) = submitted {
+            let control = link.control().await.unwrap();
+            if let Ok(Some(run)) = control.start_run(start_run(), soon()).await {
                 break run;
             }
         };
         let token = loop {
-            let anyone = services.appio(None).await.unwrap();
+            let anyone = link.appio(None).await.unwrap();
             let call = appio::RequestToken { run };
             if let Ok(Some(token)) = anyone.request_token(call, soon()).await {
                 break token;
             }
             sleep(Duration::from_secs(61)).await;
         };
-        services.kill();
+        link.kill();
         self.start();
         self.insist(async |link| {
             let wait = Duration::ZERO;
@@ -381,23 +389,6 @@ pub(super) enum Answer<T> {
 /// By when a call has to be answered.
 pub(super) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
-}
-
-/// Whoever submits a run.
-fn somebody() -> Context {
-    Context {
-        peer: Arc::new(Peer {
-            identity: Identity::Anonymous,
-            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
-            transport: "test",
-        }),
-        bearer: None,
-        deadline: soon(),
-        drain: Drain::new(),
-        gone: CancellationToken::new(),
-        presence: None,
-        is_native: true,
-    }
 }
 
 /// The bytes of an object that is to be had.
