@@ -146,7 +146,8 @@ where
                 }
             }
             Some(Err(error)) => {
-                return Err(tonic::Status::unavailable(format!(
+                // Whoever is gone does not hear it.
+                return Err(tonic::Status::cancelled(format!(
                     "the request broke off: {error}"
                 )));
             }
